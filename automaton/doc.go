@@ -1,0 +1,2 @@
+// Package automaton is the language of hypercall automata.
+package automaton
