@@ -1,0 +1,2 @@
+// Package keeper is the process that holds one VM's volume keys.
+package keeper
