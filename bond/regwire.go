@@ -1,0 +1,130 @@
+package bond
+
+import (
+	"fmt"
+	"slices"
+)
+
+// The wire structs of a registration hold secrets as plain bytes, which Secret
+// itself refuses to marshal. They live for one call and are wiped.
+
+type wireRegistration struct {
+	Offered  []uint16 `cbor:"offered"`
+	Known    []uint16 `cbor:"known"`
+	Chosen   uint16   `cbor:"chosen"`
+	IssuedAt int64    `cbor:"issued-at"`
+	Secret   []byte   `cbor:"secret"`
+	Spec     wireSpec `cbor:"spec"`
+	Policy   string   `cbor:"policy"`
+}
+
+type wireSpec struct {
+	MemoryBytes uint64     `cbor:"memory-bytes"`
+	VCPUs       uint32     `cbor:"vcpus"`
+	Firmware    string     `cbor:"firmware"`
+	Machine     string     `cbor:"machine"`
+	Disks       []wireDisk `cbor:"disks"`
+	NICs        []NIC      `cbor:"nics"`
+}
+
+type wireDisk struct {
+	Name       string     `cbor:"name"`
+	Bus        string     `cbor:"bus"`
+	Boot       bool       `cbor:"boot"`
+	ReadOnly   bool       `cbor:"read-only"`
+	Discard    bool       `cbor:"discard"`
+	Cipher     string     `cbor:"cipher"`
+	SectorSize uint32     `cbor:"sector-size"`
+	DataOffset uint64     `cbor:"data-offset"`
+	Length     uint64     `cbor:"length"`
+	IVTweak    uint64     `cbor:"iv-tweak"`
+	UUID       string     `cbor:"uuid"`
+	Digest     DiskDigest `cbor:"digest"`
+	VolumeKey  []byte     `cbor:"volume-key"`
+}
+
+// registrationSlack is more than all fields but the texts can take, so that the
+// buffer of a registration never grows and leaves copies of secrets behind.
+const registrationSlack = 16 << 10
+
+// encode returns the plaintext of the sealed registration; the caller wipes it.
+func (r *Registration) encode() ([]byte, error) {
+	w := wireRegistration{
+		Offered: r.Offered, Known: r.Known, Chosen: r.Chosen, IssuedAt: r.IssuedAt, Secret: r.Secret.Bytes(),
+		Spec: wireSpec{
+			MemoryBytes: r.Spec.MemoryBytes, VCPUs: r.Spec.VCPUs,
+			Firmware: r.Spec.Firmware, Machine: r.Spec.Machine, NICs: r.Spec.NICs,
+		},
+		Policy: r.Policy,
+	}
+	for _, d := range r.Spec.Disks {
+		w.Spec.Disks = append(w.Spec.Disks, wireDisk{
+			Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard,
+			Cipher: d.Cipher, SectorSize: d.SectorSize, DataOffset: d.DataOffset, Length: d.Length,
+			IVTweak: d.IVTweak, UUID: d.UUID, Digest: d.Digest, VolumeKey: d.VolumeKey.Bytes(),
+		})
+	}
+	return encode(w, registrationSlack+len(r.Policy))
+}
+
+// decodeRegistration copies everything out of plain, which the caller wipes.
+func decodeRegistration(plain []byte) (*Registration, error) {
+	var w wireRegistration
+	defer w.wipe()
+	if err := decodeStrict(plain, &w); err != nil {
+		return nil, fmt.Errorf("registration: %w", err)
+	}
+	if len(w.Spec.Disks) > MaxDisks || len(w.Spec.NICs) > MaxNICs {
+		return nil, invalid("registration: spec", "has %d disks and %d nics, want at most %d and %d",
+			len(w.Spec.Disks), len(w.Spec.NICs), MaxDisks, MaxNICs)
+	}
+	r := &Registration{
+		Offered: w.Offered, Known: w.Known, Chosen: w.Chosen, IssuedAt: w.IssuedAt,
+		Secret: NewSecret(w.Secret), Policy: w.Policy,
+		Spec: Spec{
+			MemoryBytes: w.Spec.MemoryBytes, VCPUs: w.Spec.VCPUs,
+			Firmware: w.Spec.Firmware, Machine: w.Spec.Machine, NICs: slices.Clip(w.Spec.NICs),
+		},
+	}
+	for _, d := range w.Spec.Disks {
+		r.Spec.Disks = append(r.Spec.Disks, Disk{
+			Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard,
+			Cipher: d.Cipher, SectorSize: d.SectorSize, DataOffset: d.DataOffset, Length: d.Length,
+			IVTweak: d.IVTweak, UUID: d.UUID, Digest: d.Digest, VolumeKey: NewSecret(d.VolumeKey),
+		})
+	}
+	return r, nil
+}
+
+func (w *wireRegistration) wipe() {
+	Wipe(w.Secret)
+	for i := range w.Spec.Disks {
+		Wipe(w.Spec.Disks[i].VolumeKey)
+	}
+}
+
+// Export returns the registration for storage. It is as secret as the keys in it.
+func (r *Registration) Export() (*Secret, error) {
+	raw, err := r.encode()
+	if err != nil {
+		return nil, err
+	}
+	defer Wipe(raw)
+	return NewSecret(raw), nil
+}
+
+// ImportRegistration reads what Export wrote, and validates it.
+func ImportRegistration(s *Secret) (*Registration, error) {
+	if s.Len() > MaxRegistration {
+		return nil, tooLarge("stored registration", s.Len(), MaxRegistration)
+	}
+	r, err := decodeRegistration(s.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Validate(); err != nil {
+		r.Wipe()
+		return nil, err
+	}
+	return r, nil
+}
