@@ -3,18 +3,21 @@ package bond
 import (
 	"crypto/cipher"
 	"fmt"
+	"sync"
 )
 
 // Bond is the relation of a tenant and a VM on a host, with the key K that every
-// later key derives from.
+// later key derives from. Safe for concurrent use.
 type Bond struct {
 	version    uint16
 	tenant     TenantID
 	host       HostID
 	vm         VMID
 	transcript [32]byte
-	key        *Secret
-	aeads      *aeadCache
+
+	mu    sync.Mutex // guards what follows
+	key   *Secret
+	aeads map[Purpose]cipher.AEAD
 }
 
 // Tenant returns the owner's identity.
@@ -45,8 +48,10 @@ func (b *Bond) Format(f fmt.State, _ rune) {
 // Wipe zeroes K. The bond opens and seals nothing afterwards. The standard
 // library's cipher objects cannot be zeroed; they are dropped.
 func (b *Bond) Wipe() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.key.Wipe()
-	b.aeads.drop()
+	b.aeads = nil
 }
 
 // header returns what stands before a message of this purpose.
@@ -54,12 +59,26 @@ func (b *Bond) header(p Purpose) Header {
 	return Header{Version: b.version, Purpose: p, Tenant: b.tenant, Host: b.host, VM: b.vm}
 }
 
-// aead returns the cipher of a purpose.
+// aead returns the cipher of a purpose. Ciphers are kept: a daemon opens and seals
+// many messages under the same few keys.
 func (b *Bond) aead(p Purpose) (cipher.AEAD, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.key.Len() == 0 {
 		return nil, invalid("bond", "has been wiped")
 	}
-	return b.aeads.get(b.key, p)
+	if a, ok := b.aeads[p]; ok {
+		return a, nil
+	}
+	a, err := newAEAD(b.key, p)
+	if err != nil {
+		return nil, err
+	}
+	if b.aeads == nil {
+		b.aeads = make(map[Purpose]cipher.AEAD)
+	}
+	b.aeads[p] = a
+	return a, nil
 }
 
 // wireBond is what Export writes.
@@ -74,6 +93,8 @@ type wireBond struct {
 
 // Export returns the bond for storage. It is as secret as K, because K is in it.
 func (b *Bond) Export() *Secret {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	raw, err := encode(wireBond{
 		Version: b.version, Tenant: b.tenant, Host: b.host, VM: b.vm,
 		Transcript: b.transcript, Key: b.key.Bytes(),
@@ -107,6 +128,6 @@ func ImportBond(s *Secret) (*Bond, error) {
 func newBond(h Header, transcript [32]byte, key *Secret) *Bond {
 	return &Bond{
 		version: h.Version, tenant: h.Tenant, host: h.Host, vm: h.VM,
-		transcript: transcript, key: key, aeads: &aeadCache{},
+		transcript: transcript, key: key,
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"sync"
 )
 
 // Labels of the key schedule. Another protocol version gets other labels, so
@@ -63,36 +62,6 @@ func purposeKey(k *Secret, p Purpose) ([]byte, error) {
 		return nil, fmt.Errorf("bond: deriving key for %s: %w", p, err)
 	}
 	return key, nil
-}
-
-// aeadCache keeps the ciphers of a bond: a daemon opens and seals many messages
-// under the same few keys. Safe for concurrent use.
-type aeadCache struct {
-	mu sync.Mutex
-	m  map[Purpose]cipher.AEAD
-}
-
-func (c *aeadCache) get(k *Secret, p Purpose) (cipher.AEAD, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if a, ok := c.m[p]; ok {
-		return a, nil
-	}
-	a, err := newAEAD(k, p)
-	if err != nil {
-		return nil, err
-	}
-	if c.m == nil {
-		c.m = make(map[Purpose]cipher.AEAD)
-	}
-	c.m[p] = a
-	return a, nil
-}
-
-func (c *aeadCache) drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.m = nil
 }
 
 // newAEAD returns AES-256-GCM with a random 96-bit nonce in front of each message:

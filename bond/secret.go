@@ -15,26 +15,31 @@ const redacted = "[secret]"
 var errSecretMarshal = errors.New("bond: a secret cannot be marshalled")
 
 // Secret holds key material. It never prints, never marshals, compares in
-// constant time and can be wiped. The bytes are behind a pointer, so that even
-// the reflection of fmt on an unexported field shows an address and no more.
+// constant time and can be wiped. The bytes are behind two pointers, so that even
+// the reflection of fmt on an unexported field shows an address and no more (it follows
+// one pointer when a verb does not fit the type).
 // The zero Secret and a nil *Secret are empty.
 type Secret struct {
 	_ [0]func() // incomparable: == would not be constant time
-	p *[]byte
+	p *hidden
 }
+
+type hidden struct{ b *[]byte }
+
+func hide(b []byte) *Secret { return &Secret{p: &hidden{b: &b}} }
 
 // NewSecret returns a secret with a copy of b. The caller wipes its own copy.
 func NewSecret(b []byte) *Secret {
 	c := make([]byte, len(b))
 	copy(c, b)
-	return &Secret{p: &c}
+	return hide(c)
 }
 
 // RandomSecret returns a secret of n random bytes.
 func RandomSecret(n int) *Secret {
 	b := make([]byte, n)
 	rand.Read(b) // never fails: the program ends instead
-	return &Secret{p: &b}
+	return hide(b)
 }
 
 // Bytes returns the live bytes, not a copy: do not keep them, they are zeroed by
@@ -43,7 +48,7 @@ func (s *Secret) Bytes() []byte {
 	if s == nil || s.p == nil {
 		return nil
 	}
-	return *s.p
+	return *s.p.b
 }
 
 // Len returns the length in bytes, 0 after Wipe.
@@ -57,7 +62,7 @@ func (s *Secret) Wipe() {
 	if s == nil || s.p == nil {
 		return
 	}
-	Wipe(*s.p)
+	Wipe(*s.p.b)
 	s.p = nil
 }
 

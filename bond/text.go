@@ -25,14 +25,17 @@ func CleanText(s string, max int) string {
 	if !long && len(s) <= max {
 		return s
 	}
-	keep := min(len(s), max-len(cut))
+	keep := max - len(cut)
 	if keep < 0 {
 		return ""
 	}
-	for keep > 0 && !utf8.RuneStart(s[keep:][0]) {
-		keep--
+	if keep < len(s) {
+		for keep > 0 && !utf8.RuneStart(s[keep]) {
+			keep--
+		}
+		s = s[:keep]
 	}
-	return s[:keep] + cut
+	return s + cut
 }
 
 // unsafeRune tells control characters and those that change the direction or
