@@ -1,0 +1,121 @@
+package vm
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func (c Config) binary() string {
+	if c.BinaryPath == "" {
+		return DefaultBinary
+	}
+	return c.BinaryPath
+}
+
+func (c Config) firmwareDir() string {
+	if c.FirmwareDir == "" {
+		return DefaultFirmwareDir
+	}
+	return c.FirmwareDir
+}
+
+// accel returns the accelerator to use and why.
+func (c Config) accel() (accel, why string, err error) {
+	switch c.Accel {
+	case "", AccelAuto:
+		accel, why = DetectAccel()
+		return accel, why, nil
+	case AccelKVM, AccelTCG:
+		return c.Accel, "chosen by the configuration", nil
+	}
+	return "", "", fmt.Errorf("accelerator %q is not known: use %q, %q or %q", c.Accel, AccelAuto, AccelKVM, AccelTCG)
+}
+
+// DetectAccel returns AccelKVM when KVM can be used, else AccelTCG, and the reason for
+// people. A /dev/kvm that opens is no proof: there are emulations of it, on processors
+// that do not offer virtualisation, under which a guest's kernel dies.
+func DetectAccel() (accel, why string) { return detectAccel("/dev/kvm", "/proc/cpuinfo") }
+
+func detectAccel(device, cpuinfo string) (accel, why string) {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return AccelTCG, fmt.Sprintf("%s cannot be opened (%v): guests are emulated, which is slow", device, unwrapPath(err))
+	}
+	f.Close()
+	flag, err := virtualisationFlag(cpuinfo)
+	if err != nil {
+		return AccelTCG, fmt.Sprintf("the processor's flags cannot be read (%v): guests are emulated, which is slow", err)
+	}
+	if flag == "" {
+		return AccelTCG, fmt.Sprintf("%s opens, but the processor has neither vmx nor svm, so it is no real KVM: guests are emulated, which is slow", device)
+	}
+	return AccelKVM, fmt.Sprintf("%s opens and the processor has %s", device, flag)
+}
+
+func unwrapPath(err error) error {
+	if p, ok := err.(*os.PathError); ok {
+		return p.Err
+	}
+	return err
+}
+
+// virtualisationFlag returns "vmx", "svm" or nothing.
+func virtualisationFlag(cpuinfo string) (string, error) {
+	f, err := os.Open(cpuinfo)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		if strings.TrimSpace(name) != "flags" {
+			continue
+		}
+		for _, flag := range strings.Fields(value) {
+			if flag == "vmx" || flag == "svm" {
+				return flag, nil
+			}
+		}
+	}
+	return "", lines.Err()
+}
+
+// rootBinds returns what of the host QEMU sees in its own root: its program, the shared
+// libraries and its firmware. Devices, sockets and the rest are added elsewhere.
+func rootBinds(binary string) (binds, links []bind) {
+	same := func(path string) { binds = append(binds, bind{Source: path, Target: path}) }
+	prefixes := []string{"/usr"}
+	if p := filepath.Dir(filepath.Dir(binary)); p != "/usr" && p != "/" && p != "." {
+		prefixes = append(prefixes, p)
+	}
+	// On most systems these are links into /usr.
+	for _, path := range []string{"/lib", "/lib64"} {
+		if to, err := os.Readlink(path); err == nil {
+			links = append(links, bind{Source: to, Target: path})
+		} else if isDir(path) {
+			same(path)
+		}
+	}
+	for _, p := range prefixes {
+		for _, sub := range []string{"lib", "lib64", "share/qemu", "share/seabios"} {
+			path := filepath.Join(p, sub)
+			if info, err := os.Lstat(path); err == nil && info.IsDir() {
+				same(path)
+			}
+		}
+	}
+	if _, err := os.Stat("/etc/ld.so.cache"); err == nil {
+		same("/etc/ld.so.cache")
+	}
+	same(binary)
+	return binds, links
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
