@@ -1,0 +1,77 @@
+# UVBond. `make help` lists the targets; README.md says what it is.
+
+SHELL := /bin/bash
+GO ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+PREFIX ?= /usr/local
+
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the three programs into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## boot a bonded VM, command it, then attack it as the operator
+	@hack/install-deps.sh demo
+	@$(MAKE) --no-print-directory build
+	@$(GO) build -trimpath -o bin/demo ./test/demo
+	@bin/demo
+
+.PHONY: test
+test: deps vet staticcheck unit race e2e ## every test, from a fresh clone
+
+.PHONY: deps
+deps: ## install what the tests need (Debian packages)
+	@hack/install-deps.sh all
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+
+.PHONY: staticcheck
+staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: lint
+lint: vet staticcheck ## go vet, staticcheck, and govulncheck where its data is reachable
+	@$(GO) run $(GOVULNCHECK) ./... || echo "govulncheck: its data could not be reached, or it found something: see above"
+
+.PHONY: unit
+unit: ## unit tests, fuzz seeds, and tests against real tools; no guest boots
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
+
+# The packages where goroutines share memory. The race detector needs cgo.
+RACE := ./automaton ./bond ./disk ./disk/luks ./disk/nbd ./hypervisor/gate ./hypervisor/machine ./hypervisor/state ./qmp ./server/... ./tenant/...
+
+.PHONY: race
+race: ## unit tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(RACE)
+
+.PHONY: e2e
+e2e: build ## boot real guests through the three programs
+	$(GO) test -timeout 15m -count=1 ./test/e2e
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	hack/fuzz.sh $(or $(FUZZTIME),30s)
+
+.PHONY: bench
+bench: ## Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+.PHONY: install
+install: build ## install programs and systemd units below PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system
+	install -m 0755 bin/uvbond bin/uvbond-server bin/uvbond-hypervisor $(DESTDIR)$(PREFIX)/bin
+	install -m 0644 docs/systemd/*.service $(DESTDIR)/etc/systemd/system
+
+.PHONY: clean
+clean: ## remove what was built; the guest cache stays
+	rm -rf bin
