@@ -100,12 +100,11 @@ func (l *auditLog) count(h [32]byte, e Entry, now int64) {
 // flush makes the counts records.
 func (l *auditLog) flush() error {
 	for _, c := range l.w.Pending {
-		fields := map[string]string{
-			"repeated": strconv.FormatUint(c.Count, 10),
-			"first":    strconv.FormatInt(c.First, 10),
-			"last":     strconv.FormatInt(c.Last, 10),
-		}
+		fields := map[string]string{}
 		maps.Copy(fields, c.Fields)
+		fields["repeated"] = strconv.FormatUint(c.Count, 10)
+		fields["first"] = strconv.FormatInt(c.First, 10)
+		fields["last"] = strconv.FormatInt(c.Last, 10)
 		if err := l.write(Entry{Kind: c.Kind, Who: c.Who, Text: c.Text, Fields: fields}); err != nil {
 			return err
 		}

@@ -48,11 +48,7 @@ func (r *BondRecord) Wipe() {
 	if r.Bond != nil {
 		r.Bond.Wipe()
 	}
-	for i := range r.Spec.Disks {
-		if k := r.Spec.Disks[i].VolumeKey; k != nil {
-			k.Wipe()
-		}
-	}
+	r.Spec.Wipe()
 }
 
 // Process names one process for certain: a pid alone may be another's by now.
