@@ -1,0 +1,148 @@
+// Package xts enciphers disk sectors with AES-XTS (IEEE Std 1619-2018, NIST
+// SP 800-38E), many sectors in a call.
+//
+// It gives secrecy of one snapshot of a disk, not integrity: whoever can write the
+// ciphertext can put back an old sector, or turn any 16-byte block of one into
+// noise, and sees which blocks changed. Sectors are whole AES blocks, so there
+// is no ciphertext stealing.
+//
+// The package trusts its caller with keys and nothing else; it does no I/O.
+package xts
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/xts"
+)
+
+// Limits of a Cipher.
+const (
+	MaxSectorSize = 1 << 24 // bytes: 2^20 AES blocks, the limit of IEEE 1619
+	MaxTweakStep  = MaxSectorSize / 512
+	blockSize     = aes.BlockSize
+)
+
+// Errors of this package.
+var (
+	// ErrEqualHalves refuses a key whose two AES keys are the same: XTS is then
+	// open to a chosen-ciphertext attack (SP 800-38E, FIPS 140 guidance C.I).
+	ErrEqualHalves = errors.New("xts: the two halves of the key are equal")
+	ErrKeySize     = errors.New("xts: the key must have 32 or 64 bytes")
+	ErrLength      = errors.New("xts: not a whole number of sectors")
+	ErrOverlap     = errors.New("xts: source and destination overlap partly")
+	ErrTweak       = errors.New("xts: sector number beyond 64 bits")
+	ErrWiped       = errors.New("xts: the cipher was wiped")
+)
+
+// Cipher is an expanded key with the shape of the sectors it is for. All methods
+// but Wipe may be called concurrently.
+type Cipher struct {
+	aes    [2]cipher.Block // data key, tweak key
+	xts    *xts.Cipher
+	sector int
+	step   uint64
+}
+
+// New returns a Cipher for sectors of sectorSize bytes, a multiple of 16 of at
+// most MaxSectorSize. key is the data key and the tweak key, 16 or 32 bytes each;
+// it is not kept.
+//
+// tweakStep, 1 to MaxTweakStep, is by how much the tweaks of adjacent sectors
+// differ. dm-crypt counts plain64 tweaks in units of 512 bytes whatever the
+// sector size is (without its option iv_large_sectors, which LUKS2 never sets):
+// there the step is sectorSize/512.
+func New(key []byte, sectorSize int, tweakStep uint64) (*Cipher, error) {
+	if len(key) != 32 && len(key) != 64 {
+		return nil, ErrKeySize
+	}
+	if sectorSize < blockSize || sectorSize > MaxSectorSize || sectorSize%blockSize != 0 {
+		return nil, fmt.Errorf("xts: sector size %d, must be a multiple of %d up to %d", sectorSize, blockSize, MaxSectorSize)
+	}
+	if tweakStep < 1 || tweakStep > MaxTweakStep {
+		return nil, fmt.Errorf("xts: tweak step %d, must be 1 to %d", tweakStep, MaxTweakStep)
+	}
+	half := len(key) / 2
+	if subtle.ConstantTimeCompare(key[:half], key[half:]) == 1 {
+		return nil, ErrEqualHalves
+	}
+	c := &Cipher{sector: sectorSize, step: tweakStep}
+	n := 0
+	var err error
+	c.xts, err = xts.NewCipher(func(k []byte) (cipher.Block, error) {
+		b, err := aes.NewCipher(k)
+		c.aes[n] = b // kept to be wiped
+		n++
+		return b, err
+	}, key)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// SectorSize returns the size of a sector in bytes.
+func (c *Cipher) SectorSize() int { return c.sector }
+
+// TweakStep returns the difference of the tweaks of adjacent sectors.
+func (c *Cipher) TweakStep() uint64 { return c.step }
+
+// EncryptSectors enciphers src, a whole number of sectors, into dst, which has
+// at least the length of src. The tweaks are first, first+step, first+2*step ...
+// dst and src must overlap entirely or not at all.
+func (c *Cipher) EncryptSectors(dst, src []byte, first uint64) error {
+	if err := c.check(dst, src, first); err != nil {
+		return err
+	}
+	for ; len(src) > 0; first += c.step {
+		c.xts.Encrypt(dst[:c.sector], src[:c.sector], first)
+		dst, src = dst[c.sector:], src[c.sector:]
+	}
+	return nil
+}
+
+// DecryptSectors is the inverse of EncryptSectors.
+func (c *Cipher) DecryptSectors(dst, src []byte, first uint64) error {
+	if err := c.check(dst, src, first); err != nil {
+		return err
+	}
+	for ; len(src) > 0; first += c.step {
+		c.xts.Decrypt(dst[:c.sector], src[:c.sector], first)
+		dst, src = dst[c.sector:], src[c.sector:]
+	}
+	return nil
+}
+
+func (c *Cipher) check(dst, src []byte, first uint64) error {
+	switch {
+	case c.xts == nil:
+		return ErrWiped
+	case len(src)%c.sector != 0 || len(dst) < len(src):
+		return ErrLength
+	case len(src) == 0:
+		return nil
+	case partialOverlap(dst[:len(src)], src):
+		return ErrOverlap
+	}
+	// A tweak that wrapped round would be another sector's.
+	last := uint64(len(src)/c.sector - 1)
+	if last > 0 && last > (^uint64(0)-first)/c.step {
+		return ErrTweak
+	}
+	return nil
+}
+
+// Wipe zeroes the expanded keys. Nothing else may be using the Cipher; every
+// later call of its methods returns ErrWiped. It may be called repeatedly.
+func (c *Cipher) Wipe() {
+	c.xts = nil
+	for i, b := range c.aes {
+		if b != nil {
+			wipeBlock(b)
+		}
+		c.aes[i] = nil
+	}
+}
