@@ -147,7 +147,7 @@ func (c *commandLine) addDisks(a *argList) {
 			ide++
 		case BusSATA:
 			if sata == diskPorts {
-				a.object("-device", options{{"driver", "ahci"}, {"id", "ahci1"}})
+				a.object("-device", options{{"driver", "ich9-ahci"}, {"id", "ahci1"}})
 			}
 			a.object("-device", d.device("ide-hd", sataPort(sata), 0))
 			sata++

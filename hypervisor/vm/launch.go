@@ -34,12 +34,14 @@ type launch struct {
 	line   commandLine
 	orders confinement
 	stderr *tail
+
+	listening bool // the monitor's socket is this launch's, so what goes with it is too
 }
 
 // Launch starts QEMU for one instance, stopped before the guest's first instruction,
 // and returns when its monitor answers. ctx bounds the start only. On failure nothing
-// remains but the socket directory, and the error ends with what QEMU wrote to its
-// standard error.
+// remains but directories that Cleanup removes, and the error ends with what QEMU wrote
+// to its standard error.
 //
 // As root QEMU is confined or not started at all. Another user cannot make uids and
 // namespaces: then QEMU runs with its own sandbox only, which Record.Confined tells and
@@ -47,16 +49,24 @@ type launch struct {
 func Launch(ctx context.Context, cfg Config, spec LaunchSpec) (*Instance, error) {
 	l := &launch{cfg: cfg, spec: &spec, isolate: isRoot(), stderr: &tail{max: stderrTail}}
 	if err := l.prepare(); err != nil {
-		l.closeFiles()
+		l.abandon()
 		return nil, fmt.Errorf("start vm: %w", err)
 	}
 	i, err := l.start(ctx)
-	l.closeFiles()
 	if err != nil {
-		cleanupOwn(cfg, spec.ID)
+		l.abandon()
 		return nil, fmt.Errorf("start vm %s: %w", spec.ID, err)
 	}
 	return i, nil
+}
+
+// abandon removes what a failed start made. If another QEMU was found to be running for
+// the same VM, its files are left alone.
+func (l *launch) abandon() {
+	l.closeFiles()
+	if l.listening {
+		cleanupOwn(l.cfg, l.spec.ID)
+	}
 }
 
 // prepare does all that needs no process: it checks, makes directories, opens files and
@@ -106,6 +116,7 @@ func (l *launch) openFiles() error {
 	if err != nil {
 		return err
 	}
+	l.listening = true
 	l.line.monitorFD = l.inherit(monitor, true)
 	if l.spec.Firmware == FirmwareUEFI {
 		code, err := os.Open(filepath.Join(l.cfg.firmwareDir(), codeFile))
@@ -214,6 +225,14 @@ func (l *launch) start(ctx context.Context) (*Instance, error) {
 		return nil, err
 	}
 	if err := l.finish(ctx, i, orders); err != nil {
+		if ctx.Err() == nil {
+			// A broken connection is noticed before the end of the process, whose
+			// own reason is the better one.
+			select {
+			case <-i.life.Done():
+			case <-time.After(drainTime):
+			}
+		}
 		i.Kill()
 		<-i.Done()
 		return nil, l.explain(ctx, i, err)
@@ -296,12 +315,13 @@ func (l *launch) finish(ctx context.Context, i *Instance, orders *os.File) error
 
 // explain adds the reason that QEMU gave.
 func (l *launch) explain(ctx context.Context, i *Instance, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("the monitor did not answer in time: %w", err)
-	} else if ctx.Err() != nil {
+	switch e := i.Exit(); {
+	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
-	} else if errors.Is(err, errEnded) {
-		err = fmt.Errorf("%w: %s", err, i.Exit().text())
+	case e.Reason != ExitKilled:
+		err = fmt.Errorf("%w: %s", errEnded, e.text())
+	case ctx.Err() != nil:
+		err = fmt.Errorf("the monitor did not answer in time: %w", ctx.Err())
 	}
 	if said := l.stderr.String(); said != "" {
 		return fmt.Errorf("%w; QEMU said: %s", err, said)
@@ -310,8 +330,8 @@ func (l *launch) explain(ctx context.Context, i *Instance, err error) error {
 }
 
 // Adopt finds a running QEMU again and connects to its monitor. The error is ErrGone
-// when the process has ended; its directory is cleaned up then, apart from the sockets.
-// With any other error the process still runs: see Terminate.
+// when the process has ended: Cleanup then removes what it left. With any other error
+// the process still runs: see Terminate.
 func Adopt(ctx context.Context, cfg Config, rec Record) (*Instance, error) {
 	if !validID.MatchString(rec.ID) {
 		return nil, fmt.Errorf("adopt vm: id %q is not 32 lower-case hexadecimal digits", rec.ID)
@@ -322,9 +342,6 @@ func Adopt(ctx context.Context, cfg Config, rec Record) (*Instance, error) {
 	}
 	p, err := openProcess(rec.PID, rec.StartTime)
 	if err != nil {
-		if errors.Is(err, ErrGone) {
-			cleanupOwn(cfg, rec.ID)
-		}
 		return nil, fmt.Errorf("adopt vm %s: %w", rec.ID, err)
 	}
 	i.watchAdopted(p)
