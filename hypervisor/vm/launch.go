@@ -329,65 +329,6 @@ func (l *launch) explain(ctx context.Context, i *Instance, err error) error {
 	return err
 }
 
-// Adopt finds a running QEMU again and connects to its monitor. The error is ErrGone
-// when the process has ended: Cleanup then removes what it left. With any other error
-// the process still runs: see Terminate.
-func Adopt(ctx context.Context, cfg Config, rec Record) (*Instance, error) {
-	if !validID.MatchString(rec.ID) {
-		return nil, fmt.Errorf("adopt vm: id %q is not 32 lower-case hexadecimal digits", rec.ID)
-	}
-	i, err := newInstance(cfg, rec, nil)
-	if err != nil {
-		return nil, fmt.Errorf("adopt vm %s: %w", rec.ID, err)
-	}
-	p, err := openProcess(rec.PID, rec.StartTime)
-	if err != nil {
-		return nil, fmt.Errorf("adopt vm %s: %w", rec.ID, err)
-	}
-	i.watchAdopted(p)
-	ctx, cancel := context.WithTimeout(ctx, cfg.startTimeout())
-	defer cancel()
-	if err = i.connect(ctx); err == nil {
-		_, err = i.Status(ctx)
-	}
-	if err != nil {
-		if errors.Is(err, errEnded) {
-			<-i.Done()
-			err = ErrGone
-		}
-		i.Close()
-		return nil, fmt.Errorf("adopt vm %s: %w", rec.ID, err)
-	}
-	return i, nil
-}
-
-// Terminate kills the process of a record, if it still is that process, waits until it
-// has ended and removes what it left. It is for a QEMU that could not be adopted.
-func Terminate(ctx context.Context, cfg Config, rec Record) error {
-	p, err := openProcess(rec.PID, rec.StartTime)
-	if err != nil {
-		if errors.Is(err, ErrGone) {
-			return Cleanup(cfg, rec.ID)
-		}
-		return err
-	}
-	defer p.close()
-	if err := p.kill(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- p.wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			return err
-		}
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return Cleanup(cfg, rec.ID)
-}
-
 // drain copies what QEMU writes until it has closed its end.
 func drain(to *tail, from io.ReadCloser) <-chan struct{} {
 	done := make(chan struct{})

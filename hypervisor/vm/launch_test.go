@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,48 +77,6 @@ func wantEvent(t *testing.T, i *Instance, name string) {
 	}
 }
 
-type console struct{ conn chan net.Conn }
-
-func listenConsole(t *testing.T, cfg Config, spec *LaunchSpec) *console {
-	t.Helper()
-	spec.ConsoleSocket = filepath.Join(SocketDir(cfg, testID), "console.sock")
-	l, err := net.Listen("unix", spec.ConsoleSocket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	giveToVM(t, cfg, spec.ConsoleSocket)
-	c := &console{conn: make(chan net.Conn, 1)}
-	go func() {
-		defer l.Close()
-		if conn, err := l.Accept(); err == nil {
-			c.conn <- conn
-		}
-	}()
-	t.Cleanup(func() { l.Close() })
-	return c
-}
-
-func (c *console) read(want string) error {
-	var conn net.Conn
-	select {
-	case conn = <-c.conn:
-	case <-time.After(20 * time.Second):
-		return errors.New("the console is not connected")
-	}
-	defer conn.Close()
-	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-	var have []byte
-	for !bytes.Contains(have, []byte(want)) {
-		b := make([]byte, 512)
-		n, err := conn.Read(b)
-		if err != nil {
-			return err
-		}
-		have = append(have, b[:n]...)
-	}
-	return nil
-}
-
 // TestBuses boots the same sector through every kind of disk that a BIOS can read, and
 // starts the UEFI firmware with those that it knows.
 func TestBuses(t *testing.T) {
@@ -148,10 +105,24 @@ func TestBuses(t *testing.T) {
 			wantStatus(t, i, "running")
 			want := "UV"
 			if c.firmware == FirmwareUEFI {
-				want = "Boot" // the firmware's boot manager; the sector is no UEFI program
+				// The sector is no UEFI program: the firmware looks at the disk and then
+				// starts its own shell.
+				want = map[string]string{
+					BusVirtio: `failed to load Boot0001 "UEFI Misc Device"`,
+					BusSATA:   `failed to load Boot0001 "UEFI QEMU HARDDISK root `,
+					BusNVMe:   `failed to load Boot0001 "UEFI QEMU NVMe Ctrl root `,
+				}[c.bus]
 			}
 			if err := console.read(want); err != nil {
 				t.Error(err)
+			}
+			if c.firmware == FirmwareUEFI {
+				if err := console.read(`starting Boot0002 "EFI Internal Shell"`); err != nil {
+					t.Error(err)
+				}
+			}
+			if strings.Contains(console.text, "PXE") || strings.Contains(console.text, "HTTP") {
+				t.Errorf("network boot was tried: %q", console.text)
 			}
 			execute(t, i, "quit")
 			if e := waitDone(t, i); e.Reason != ExitQuit {
@@ -205,6 +176,15 @@ func TestLaunchFails(t *testing.T) {
 		cfg := testConfig(t)
 		cfg.FirmwareDir = "/nonexistent"
 		wantFailure(t, cfg, testSpec(t, cfg, MachinePC, FirmwareUEFI), "apt install ovmf")
+	})
+	t.Run("no uid of its own", func(t *testing.T) {
+		if !isRoot() {
+			t.Skip("only root changes uids")
+		}
+		cfg := testConfig(t)
+		spec := testSpec(t, cfg, MachinePC, FirmwareBIOS)
+		cfg.UIDBase = 0
+		wantFailure(t, cfg, spec, "uid base")
 	})
 	t.Run("program missing", func(t *testing.T) {
 		cfg := testConfig(t)

@@ -98,7 +98,7 @@ func testSpec(t *testing.T, cfg Config, machine, firmware string, disks ...Disk)
 	return spec
 }
 
-// serveNBD starts qemu-nbd on an image that prints and halts when it is booted from.
+// serveNBD starts qemu-nbd on an image that begins with bootSector.
 func serveNBD(t *testing.T, cfg Config, dir string, d Disk) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), d.Name)
@@ -113,18 +113,26 @@ func serveNBD(t *testing.T, cfg Config, dir string, d Disk) string {
 	if d.ReadOnly {
 		args = append(args, "--read-only")
 	}
-	cmd := exec.Command("qemu-nbd", append(args, image)...)
+	runNBD(t, cfg, socket, append(args, image))
+	return socket
+}
+
+// runNBD starts a server and returns what ends it.
+func runNBD(t *testing.T, cfg Config, socket string, args []string) (end func()) {
+	t.Helper()
+	cmd := exec.Command("qemu-nbd", args...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v: apt install qemu-utils", err)
 	}
-	t.Cleanup(func() {
+	end = func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	})
+	}
+	t.Cleanup(end)
 	eventually(t, "the NBD server", func() bool { _, err := os.Stat(socket); return err == nil })
 	giveToVM(t, cfg, socket)
-	return socket
+	return end
 }
 
 func giveToVM(t *testing.T, cfg Config, socket string) {
@@ -138,12 +146,27 @@ func giveToVM(t *testing.T, cfg Config, socket string) {
 	}
 }
 
-// bootSector is an MBR that sends "UV" to the first serial port and halts:
-//
-//	mov dx,3f8h / mov al,'U' / out dx,al / mov al,'V' / out dx,al / hlt / jmp $-1
+// bootSector is an MBR that sends "UV" to the first serial port, waits for a "q" from
+// there, and then switches the machine off through ACPI.
 func bootSector() []byte {
 	b := make([]byte, 512)
-	copy(b, []byte{0xba, 0xf8, 0x03, 0xb0, 'U', 0xee, 0xb0, 'V', 0xee, 0xf4, 0xeb, 0xfd})
+	copy(b, []byte{
+		0xba, 0xf8, 0x03, // mov dx, 3f8h
+		0xb0, 'U', 0xee, // mov al, 'U'; out dx, al
+		0xb0, 'V', 0xee, // mov al, 'V'; out dx, al
+		0xba, 0xfd, 0x03, // wait: mov dx, 3fdh
+		0xec,       // in al, dx
+		0xa8, 0x01, // test al, 1
+		0x74, 0xf8, // jz wait
+		0xba, 0xf8, 0x03, // mov dx, 3f8h
+		0xec,      // in al, dx
+		0x3c, 'q', // cmp al, 'q'
+		0x75, 0xf0, // jne wait
+		0xba, 0x04, 0x06, // mov dx, 604h: PM1a control
+		0xb8, 0x00, 0x20, // mov ax, 2000h: sleep enable, S5
+		0xef,       // out dx, ax
+		0xeb, 0xe7, // jmp wait
+	})
 	b[510], b[511] = 0x55, 0xaa
 	return b
 }
