@@ -47,6 +47,7 @@ CREATE TABLE vms (
 	phase        TEXT NOT NULL CHECK (phase IN ('registering','active','unconfirmed')),
 	registration BLOB NOT NULL CHECK (length(registration) = 32),
 	confirmation BLOB,
+	descriptor   BLOB,
 	memory       INTEGER NOT NULL DEFAULT 0,
 	vcpus        INTEGER NOT NULL DEFAULT 0,
 	created      INTEGER NOT NULL,

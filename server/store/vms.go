@@ -30,13 +30,14 @@ type VM struct {
 	Phase        string
 	Registration [32]byte // SHA-256 of the sealed registration
 	Confirmation []byte   // sealed for the tenant
+	Descriptor   []byte   // sealed for the tenant, of the last instance started
 	Memory       uint64   // bytes
 	VCPUs        uint32
 	Created      time.Time
 	Disks        []Disk
 }
 
-const vmColumns = `v.id, v.name, v.tenant, t.name, v.phase, v.registration, v.confirmation, v.memory, v.vcpus, v.created`
+const vmColumns = `v.id, v.name, v.tenant, t.name, v.phase, v.registration, v.confirmation, v.descriptor, v.memory, v.vcpus, v.created`
 
 // CreateVM reserves a VM's id, name and images before the hypervisor is asked.
 // Every image must be the tenant's, ready and free; *DiskError names one that
@@ -122,6 +123,16 @@ func (s *Store) RenameVMID(ctx context.Context, from, to string) error {
 	return affected(r)
 }
 
+// SetDescriptor keeps the sealed descriptor of a VM's new instance, so that its
+// owner finds it even when the answer to the start was lost.
+func (s *Store) SetDescriptor(ctx context.Context, id string, descriptor []byte) error {
+	r, err := s.db.ExecContext(ctx, `UPDATE vms SET descriptor = ? WHERE id = ?`, descriptor, id)
+	if err != nil {
+		return classify(err)
+	}
+	return affected(r)
+}
+
 // DeleteVM forgets a VM; its images are free again.
 func (s *Store) DeleteVM(ctx context.Context, id string) error {
 	r, err := s.db.ExecContext(ctx, `DELETE FROM vms WHERE id = ?`, id)
@@ -178,7 +189,7 @@ func (s *Store) vms(ctx context.Context, where string, args ...any) ([]VM, error
 		var d Disk
 		var reg []byte
 		var created, memory int64
-		if err := rows.Scan(&v.ID, &v.Name, &v.Tenant, &v.TenantName, &v.Phase, &reg, &v.Confirmation, &memory, &v.VCPUs, &created, &d.Name, &d.Image); err != nil {
+		if err := rows.Scan(&v.ID, &v.Name, &v.Tenant, &v.TenantName, &v.Phase, &reg, &v.Confirmation, &v.Descriptor, &memory, &v.VCPUs, &created, &d.Name, &d.Image); err != nil {
 			return nil, err
 		}
 		copy(v.Registration[:], reg)

@@ -105,13 +105,13 @@ func start(s *session) error {
 	if err := s.call(launchTimeout, qmp.CmdLaunch, args, nil, files...); err != nil {
 		return err
 	}
-	err := change(s, qmp.CmdCont, true)
-	if err != nil && s.c.Err() == nil {
+	if err := s.call(callTimeout, qmp.CmdCont, nil, nil); err != nil {
 		if qerr := s.call(callTimeout, qmp.CmdQuit, nil, nil); qerr != nil {
 			s.g.Log.Warn("a VM that did not start could not be ended", "vm", s.cmd.VM, "error", qerr)
 		}
+		return err
 	}
-	return err
+	return settle(s, true)
 }
 
 func read(s *session, command string, args any) error {

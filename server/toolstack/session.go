@@ -18,6 +18,9 @@ const (
 	Unknown = "unknown" // the gate went away in the middle
 )
 
+// defaultDeadline is taken for a session without one, in seconds.
+const defaultDeadline = 120
+
 // File is an open file under a disk's registered name.
 type File struct {
 	Name string
@@ -96,6 +99,9 @@ func (s *session) open() (bool, error) {
 	}
 	if r.Deadline < 0 || r.Deadline > 24*3600 {
 		return false, &UnavailableError{s.g.Path, fmt.Errorf("it gave a session of %d seconds", r.Deadline)}
+	}
+	if r.Deadline == 0 {
+		r.Deadline = defaultDeadline
 	}
 	s.deadline = start.Add(time.Duration(r.Deadline) * time.Second)
 	return true, nil

@@ -1,0 +1,123 @@
+package vms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+
+	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/server/problem"
+	"github.com/uvbond/uvbond/server/store"
+	"github.com/uvbond/uvbond/server/toolstack"
+)
+
+// Command relays one management command of a VM's owner. An error means that
+// nothing was asked of the VM.
+func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command string, ticket []byte, from uint64) (*toolstack.Result, error) {
+	v, err := s.find(ctx, t, id)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(toolstack.Commands(), command) {
+		return nil, problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "no command %q; there are %v", command, toolstack.Commands())
+	}
+	if len(ticket) == 0 || len(ticket) > MaxTicket {
+		return nil, problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "ticket: 1 to %d bytes are needed", MaxTicket)
+	}
+	if v.Phase == store.PhaseRegistering {
+		return nil, problem.New(http.StatusConflict, problem.ClassBusy, "VM %s is being registered just now", id)
+	}
+	r, err := s.run(ctx, v, &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: from})
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Descriptor) > 0 {
+		if err := s.Store.SetDescriptor(context.WithoutCancel(ctx), v.ID, r.Descriptor); err != nil {
+			s.Log.Warn("a descriptor is not kept", "vm", v.ID, "error", err)
+		}
+	}
+	// A VM that the hypervisor does not know cannot be deleted there: its record goes.
+	if command == "delete" && (r.Outcome == toolstack.Done || r.Class == qmp.ClassDeviceNotFound) {
+		if err := s.Store.DeleteVM(context.WithoutCancel(ctx), v.ID); err != nil && !errors.Is(err, store.ErrNotFound) {
+			s.Log.Error("the record of a deleted VM stays", "vm", v.ID, "error", err)
+		}
+	}
+	return r, nil
+}
+
+// Operate runs an operator's command: without a ticket, so that only what the
+// owner's policy allows goes through.
+func (s *Service) Operate(ctx context.Context, v *store.VM, command string) (*toolstack.Result, error) {
+	if !slices.Contains(toolstack.OperatorCommands(), command) {
+		return nil, fmt.Errorf("no operator command %q", command)
+	}
+	return s.run(ctx, v, &toolstack.Command{VM: v.ID, Name: command})
+}
+
+func (s *Service) run(ctx context.Context, v *store.VM, cmd *toolstack.Command) (*toolstack.Result, error) {
+	if cmd.Name == "start" {
+		names := make([]string, 0, len(v.Disks))
+		for _, d := range v.Disks {
+			names = append(names, d.Name)
+		}
+		var err error
+		if cmd.Disks, err = s.open(v, names); err != nil {
+			return nil, problem.Internal(err)
+		}
+		defer closeAll(cmd.Disks)
+		if cmd.Taps, err = openTaps(s.Taps[v.ID]); err != nil {
+			return nil, problem.New(http.StatusServiceUnavailable, problem.ClassUnavailable, "the VM's network is not ready on this server").Because(err)
+		}
+		defer func() {
+			for _, f := range cmd.Taps {
+				f.Close()
+			}
+		}()
+		if v.Memory != 0 {
+			cmd.Expect = &qmp.LaunchExpect{Memory: v.Memory, VCPUs: v.VCPUs}
+		}
+	}
+	r, err := s.Gate.Run(ctx, cmd)
+	if err != nil {
+		return nil, Gone(err)
+	}
+	return r, nil
+}
+
+// Files opens a VM's named disks for the watcher.
+func (s *Service) Files(ctx context.Context, id string, names []string) ([]toolstack.File, error) {
+	v, err := s.Store.VMByID(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("no record of VM %s: its disks are unknown here", id)
+	} else if err != nil {
+		return nil, err
+	}
+	return s.open(v, names)
+}
+
+func (s *Service) open(v *store.VM, names []string) (files []toolstack.File, err error) {
+	for _, name := range names {
+		i := slices.IndexFunc(v.Disks, func(d store.Disk) bool { return d.Name == name })
+		var f *os.File
+		if i < 0 {
+			err = fmt.Errorf("VM %s has no disk %q", v.ID, name)
+		} else if f, err = s.Images.Open(v.Disks[i].Image); err != nil {
+			err = fmt.Errorf("VM %s, disk %s: %w", v.ID, name, err)
+		}
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		files = append(files, toolstack.File{Name: name, File: f})
+	}
+	return files, nil
+}
+
+func closeAll(files []toolstack.File) {
+	for _, f := range files {
+		f.File.Close()
+	}
+}
