@@ -1,0 +1,85 @@
+package hypervisor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/hypervisor/vm"
+)
+
+// Finding is one thing that the doctor looked at.
+type Finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Fix    string `json:"fix,omitempty"` // a command that mends it
+}
+
+// Doctor looks for what the daemon needs on this host.
+func Doctor(c Config) []Finding {
+	var out []Finding
+	add := func(name string, ok bool, detail, fix string) {
+		if ok {
+			fix = ""
+		}
+		out = append(out, Finding{Name: name, OK: ok, Detail: detail, Fix: fix})
+	}
+	add("root", os.Geteuid() == 0, fmt.Sprintf("running as uid %d; only root separates the domains", os.Geteuid()), "sudo uvbond-hypervisor doctor")
+	_, err := c.gateUIDs()
+	add("gate users", err == nil, describe(err, fmt.Sprint(c.GateUsers)), "useradd --system --home-dir /var/lib/uvbond/server uvbond-server")
+	for _, d := range []struct{ name, path string }{{"state folder", c.StateDir}, {"run folder", c.RunDir}} {
+		err := writable(d.path)
+		add(d.name, err == nil, describe(err, d.path), "install -d -m 0700 "+d.path)
+	}
+	err = onTmpfs(c.RunDir)
+	add("run folder in memory", err == nil, describe(err, c.RunDir), "set run_dir to a folder below /run")
+	for _, f := range vm.Check(vm.Config{BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), FirmwareDir: c.FirmwareDir, UIDBase: c.UIDBase}) {
+		add(f.Name, f.OK, f.Detail, f.Fix)
+	}
+	return out
+}
+
+func describe(err error, fine string) string {
+	if err != nil {
+		return err.Error()
+	}
+	return fine
+}
+
+// writable tells whether the folder, or the nearest one above it that exists,
+// can be written.
+func writable(path string) error {
+	for {
+		err := unix.Access(path, unix.W_OK|unix.X_OK)
+		if err != unix.ENOENT || path == "/" {
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			return nil
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// onTmpfs checks that what is written to the run folder stays in memory: the
+// console's output is there in the clear.
+func onTmpfs(path string) error {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(path, &st)
+		if err == unix.ENOENT && path != "/" {
+			path = filepath.Dir(path)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if st.Type != unix.TMPFS_MAGIC && st.Type != unix.RAMFS_MAGIC {
+			return fmt.Errorf("%s is on a disk: console output would be written there in the clear", path)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,400 @@
+package gate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/qmp"
+)
+
+const (
+	// maxCalls bounds the hypercalls of a session, and so the receipt's size.
+	maxCalls = 1024
+	// maxArguments is the size up to which a receipt quotes arguments.
+	maxArguments = 4096
+)
+
+// session is one conversation about one VM under one ticket, or, without a
+// ticket, under the owner's policy. Its connection's goroutine owns it.
+type session struct {
+	gate     *Gate
+	vm       VM
+	opener   *sender
+	number   uint64
+	ticket   *ticket        // nil: policy only
+	run      *automaton.Run // of the ticket
+	instance uint64         // instance that the ticket is for; 0: none
+	deadline time.Time
+	locked   bool // holds the VM's change lock
+	launched bool
+	deletes  bool // delete the bond once everything else is recorded
+
+	policy    *automaton.Machine // the policy that policyRun follows
+	policyRun *automaton.Run
+
+	calls  []bond.Call
+	class  string // why the session was aborted; empty: it was not
+	reason string
+}
+
+func (s *session) command() string {
+	if s.ticket == nil {
+		return ""
+	}
+	return s.ticket.Command
+}
+
+// call decides on one hypercall and executes it.
+func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any, files *[]*os.File) (any, *qmp.Error) {
+	if len(s.calls) >= maxCalls {
+		return nil, s.refuse(req.Execute, qmp.ClassDenied, fmt.Sprintf("a session has at most %d hypercalls", maxCalls))
+	}
+	if !time.Now().Before(s.deadline) {
+		s.abort(qmp.ClassExpired, "the session's deadline passed")
+	}
+	instance, qerr := s.accept(req, e)
+	if qerr != nil {
+		return nil, s.refuse(req.Execute, qerr.Class, qerr.Desc)
+	}
+	if e.changes {
+		text := req.Execute + " accepted"
+		if _, _, err := s.vm.Record(s.entry("call", text, nil)); err != nil {
+			s.logAudit(err)
+			return nil, s.fault(req, internal())
+		}
+	}
+	ctx, cancel := context.WithDeadline(ctx, s.deadline.Add(abortGrace))
+	defer cancel()
+	ret, err := s.execute(ctx, req.Execute, instance, args, files)
+	if err != nil {
+		return nil, s.fault(req, s.gate.public(req.Execute, err))
+	}
+	s.note(req, "ok", "", ret)
+	return ret, nil
+}
+
+// accept asks the ticket's automaton, then the owner's policy, and returns the
+// instance that the hypercall is for.
+func (s *session) accept(req *qmp.Request, e *entry) (uint64, *qmp.Error) {
+	var refusal *qmp.Error
+	if s.ticket != nil {
+		if refusal = s.acceptTicket(req, e); refusal == nil {
+			return s.instance, nil
+		}
+	}
+	if e.verdict != byPolicy {
+		if refusal == nil {
+			refusal = &qmp.Error{Class: qmp.ClassDenied, Desc: "only the owner's ticket can allow it: " + e.why}
+		}
+		return 0, refusal
+	}
+	if err := s.acceptPolicy(req); err != nil {
+		if refusal == nil {
+			refusal = &qmp.Error{Class: qmp.ClassDenied, Desc: "the owner's policy does not allow it without a ticket"}
+		}
+		return 0, refusal
+	}
+	cur := s.vm.Current()
+	if e.instance && !cur.Live {
+		return 0, &qmp.Error{Class: qmp.ClassNotRunning, Desc: ErrNotRunning.Error()}
+	}
+	return cur.Number, nil
+}
+
+func (s *session) acceptTicket(req *qmp.Request, e *entry) *qmp.Error {
+	switch {
+	case e.boot && !s.ticket.boot:
+		return &qmp.Error{Class: qmp.ClassDenied, Desc: "only a boot ticket can allow it"}
+	case e.instance && s.instance == 0:
+		return &qmp.Error{Class: qmp.ClassDenied, Desc: "the ticket carries no descriptor of the running instance"}
+	}
+	if err := s.run.Step(req.Execute, req.Arguments); err != nil {
+		return &qmp.Error{Class: qmp.ClassRefused, Desc: err.Error()}
+	}
+	return nil
+}
+
+// acceptPolicy follows the owner's policy as it stands now; a change of the
+// policy takes effect on open sessions too.
+func (s *session) acceptPolicy(req *qmp.Request) error {
+	if p := s.vm.Policy(); s.policyRun == nil || p != s.policy {
+		s.policy, s.policyRun = p, p.Start()
+	}
+	return s.policyRun.Step(req.Execute, req.Arguments)
+}
+
+// execute runs an accepted hypercall.
+func (s *session) execute(ctx context.Context, command string, instance uint64, args any, files *[]*os.File) (any, error) {
+	switch command {
+	case qmp.CmdQueryStatus:
+		return s.vm.Status(ctx)
+	case qmp.CmdLaunch:
+		return nil, s.launch(ctx, args.(qmp.LaunchArgs), files)
+	case qmp.CmdReadConsole:
+		c, err := s.vm.ReadConsole(args.(qmp.ReadConsoleArgs).Offset)
+		if err != nil {
+			return nil, err
+		}
+		c.Nonce = s.ticket.Nonce
+		return s.chunk(c)
+	case qmp.CmdReadAudit:
+		c, err := s.vm.ReadAudit(args.(qmp.ReadAuditArgs).From)
+		if err != nil {
+			return nil, err
+		}
+		c.Nonce = s.ticket.Nonce
+		return s.chunk(c)
+	case qmp.CmdSetPolicy:
+		if s.ticket.Policy == nil {
+			return nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: "UVBond: the ticket carries no policy"}
+		}
+		if err := s.vm.SetPolicy(*s.ticket.Policy); err != nil {
+			return nil, err
+		}
+		return nil, nil
+	case qmp.CmdDelete:
+		if s.vm.Current().Live {
+			return nil, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; shut it down or power it off first"}
+		}
+		s.deletes = true
+		return nil, nil
+	}
+	return s.vm.Execute(ctx, instance, command)
+}
+
+func (s *session) launch(ctx context.Context, args qmp.LaunchArgs, files *[]*os.File) error {
+	disks, taps, qerr := pickFiles(args.Disks, args.Taps, *files)
+	if qerr != nil {
+		return qerr
+	}
+	*files = nil
+	if err := s.vm.Launch(ctx, Launch{Disks: disks, Taps: taps, Expect: args.Expect}, s.ticket.Nonce); err != nil {
+		return err
+	}
+	s.launched = true
+	s.instance = s.vm.Current().Number
+	return nil
+}
+
+func (s *session) chunk(m bond.Message) (any, error) {
+	sealed, err := bond.Seal(s.vm.Bond(), m)
+	if err != nil {
+		return nil, err
+	}
+	return qmp.ChunkResult{Chunk: sealed}, nil
+}
+
+// refuse denies a hypercall, records the attempt and aborts the session.
+func (s *session) refuse(command, class, why string) *qmp.Error {
+	why = strings.TrimPrefix(why, "UVBond: ")
+	command = printable(command)
+	s.addCall(bond.Call{Command: command, Verdict: "refused", Detail: clip(why)})
+	s.abort(class, command+": "+why)
+	_, _, err := s.vm.Record(s.entry("refused", command+" refused: "+clip(why), map[string]string{"class": class, "hypercall": command}))
+	s.logAudit(err)
+	return &qmp.Error{Class: class, Desc: "UVBond: " + command + ": " + why}
+}
+
+// fault notes a hypercall that was accepted but failed; `on abort` steps may follow.
+func (s *session) fault(req *qmp.Request, qerr *qmp.Error) *qmp.Error {
+	s.note(req, "error", clip(strings.TrimPrefix(qerr.Desc, "UVBond: ")), nil)
+	s.abort(qerr.Class, req.Execute+" failed: "+strings.TrimPrefix(qerr.Desc, "UVBond: "))
+	return qerr
+}
+
+// abort makes the session fail closed. The first reason stays.
+func (s *session) abort(class, reason string) {
+	s.fail(class, reason)
+	if s.run != nil {
+		s.run.Abort()
+	}
+}
+
+func (s *session) fail(class, reason string) {
+	if s.class == "" {
+		s.class, s.reason = class, strings.TrimPrefix(reason, "UVBond: ")
+	}
+}
+
+func (s *session) note(req *qmp.Request, verdict, detail string, ret any) {
+	call := bond.Call{Command: req.Execute, Verdict: verdict, Detail: detail}
+	if len(req.Arguments) > 0 {
+		if b, err := json.Marshal(req.Arguments); err == nil && len(b) <= maxArguments {
+			call.Arguments = string(b)
+		} else {
+			sum := sha256.Sum256(b)
+			call.Arguments = "sha256:" + hex.EncodeToString(sum[:])
+		}
+	}
+	if verdict == "ok" {
+		if ret == nil {
+			ret = struct{}{}
+		}
+		if b, err := json.Marshal(ret); err == nil {
+			call.Result = sha256.Sum256(b)
+		}
+	}
+	s.addCall(call)
+}
+
+func (s *session) addCall(c bond.Call) {
+	if len(s.calls) < maxCalls {
+		s.calls = append(s.calls, c)
+	}
+}
+
+// close ends the session in order: verdict, audit, receipt, descriptor.
+func (s *session) close() (any, *qmp.Error) {
+	defer s.opener.close()
+	defer s.release()
+	verdict := s.verdict()
+	s.undo(verdict)
+	seq, head, err := s.vm.Record(s.entry("close", s.summary(verdict), s.closing(verdict)))
+	if err == nil && s.deletes && verdict == "done" {
+		err = s.vm.Delete()
+	}
+	if err != nil {
+		s.logAudit(err)
+		return nil, internal()
+	}
+	res := qmp.CloseResult{Verdict: verdict}
+	if s.ticket == nil {
+		return res, nil
+	}
+	res.Receipt = s.receipt(verdict, seq, head)
+	if s.launched && verdict == "done" {
+		cur := s.vm.Current()
+		if res.Descriptor, err = bond.Seal(s.vm.Bond(), &cur.Descriptor); err != nil {
+			s.logAudit(err)
+			return nil, internal()
+		}
+	}
+	return res, nil
+}
+
+// abandon ends a session whose peer is gone or silent. Nobody gets a receipt;
+// the audit has what was done.
+func (s *session) abandon(why string) {
+	defer s.opener.close()
+	defer s.release()
+	s.abort(qmp.ClassExpired, why)
+	verdict := s.verdict()
+	s.undo(verdict)
+	_, _, err := s.vm.Record(s.entry("close", s.summary(verdict), s.closing(verdict)))
+	s.logAudit(err)
+}
+
+// verdict says how the session ended. A policy session has no sequence to
+// complete, so it is done unless something was refused or failed.
+func (s *session) verdict() string {
+	switch {
+	case s.class != "" && s.executed() == 0:
+		return "refused"
+	case s.class != "":
+		return "incomplete"
+	case s.run != nil && !s.run.Done():
+		s.fail(qmp.ClassRefused, "the sequence was not completed; next would be "+strings.Join(s.run.Expected(), " or "))
+		return "incomplete"
+	}
+	return "done"
+}
+
+// executed counts the hypercalls that had an effect.
+func (s *session) executed() int {
+	n := 0
+	for _, c := range s.calls {
+		if c.Verdict == "ok" && table[c.Command].changes {
+			n++
+		}
+	}
+	return n
+}
+
+// undo leaves nothing half-made: an instance whose boot was not completed ends.
+func (s *session) undo(verdict string) {
+	if s.launched && verdict != "done" {
+		s.vm.Kill(s.instance, "its boot was not completed")
+	}
+}
+
+func (s *session) receipt(verdict string, seq uint64, head [32]byte) []byte {
+	n := s.instance
+	if n == 0 {
+		n = s.vm.Current().Number
+	}
+	r := bond.Receipt{
+		Nonce: s.ticket.Nonce, Command: s.ticket.Command, Instance: n, Verdict: verdict,
+		Class: s.class, Reason: clip(s.reason), Calls: s.calls, State: s.vm.State(),
+		HostTime: s.gate.host.Now(), AuditSeq: seq, AuditHead: head,
+	}
+	sealed, err := bond.Seal(s.vm.Bond(), &r)
+	if err != nil {
+		s.gate.log.Error("gate: receipt was not sealed", "vm", s.vm.ID(), "err", err)
+		return nil
+	}
+	return sealed
+}
+
+func (s *session) summary(verdict string) string {
+	what := "policy session"
+	if s.ticket != nil {
+		what = s.ticket.Command
+	}
+	if s.reason == "" {
+		return what + ": " + verdict
+	}
+	return what + ": " + verdict + ": " + clip(s.reason)
+}
+
+// closing lists the calls, with runs of the same one counted.
+func (s *session) closing(verdict string) map[string]string {
+	var b strings.Builder
+	for i := 0; i < len(s.calls) && b.Len() < 1024; {
+		j := i
+		for j < len(s.calls) && s.calls[j].Command == s.calls[i].Command && s.calls[j].Verdict == s.calls[i].Verdict {
+			j++
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s %s", s.calls[i].Command, s.calls[i].Verdict)
+		if j-i > 1 {
+			fmt.Fprintf(&b, " ×%d", j-i)
+		}
+		i = j
+	}
+	return map[string]string{"verdict": verdict, "calls": b.String()}
+}
+
+func (s *session) release() {
+	if s.locked {
+		s.locked = false
+		s.vm.ReleaseChange()
+	}
+}
+
+// logAudit reports an audit record that could not be written; the peer learns
+// no more than that the hypervisor failed.
+func (s *session) logAudit(err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.gate.log.Error("gate: audit was not written", "vm", s.vm.ID(), "err", err)
+	}
+}
+
+// clip bounds a text for receipts and records.
+func clip(s string) string {
+	const most = 512
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}

@@ -1,0 +1,77 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+
+	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/qmp"
+)
+
+// Errors of a VM that the gate tells apart. Any other error is reported to the
+// management domain without its text, because the text may speak of the
+// hypervisor domain; a *qmp.Error passes as it is.
+var (
+	ErrReplayed   = errors.New("ticket was used before")
+	ErrBusy       = errors.New("another session is changing this VM")
+	ErrNotRunning = errors.New("the VM has no running instance")
+)
+
+// Current is the newest instance of a VM.
+type Current struct {
+	Number     uint64 // 0: it never ran
+	Descriptor bond.Descriptor
+	Live       bool
+}
+
+// Launch is what the management domain brings to a launch: ciphertext, and
+// nothing that describes the VM.
+type Launch struct {
+	Disks  map[string]*os.File // by the registered disk's name
+	Taps   []*os.File          // by the registered network card's index
+	Expect *qmp.LaunchExpect   // must equal the sealed specification; may be nil
+}
+
+// VM is one bonded VM as the gate sees it. All methods are safe for concurrent use.
+type VM interface {
+	ID() bond.VMID
+	Bond() *bond.Bond
+	// Policy is the owner's policy for operators as it stands now. The pointer
+	// changes when the policy does.
+	Policy() *automaton.Machine
+	// State is one of qmp.State… or a run state of QEMU.
+	State() string
+	Current() Current
+
+	// AcquireChange waits until no other session may change the VM; ErrBusy
+	// when ctx ends first.
+	AcquireChange(ctx context.Context) error
+	ReleaseChange()
+
+	// UseTicket burns a ticket's nonce and records e, both durable and in one
+	// step when it returns. ErrReplayed when it was burnt before.
+	UseTicket(nonce [32]byte, expiry int64, e state.Entry) error
+	// Record appends to the bond's audit log, durably, and returns the number
+	// and hash of the last record.
+	Record(e ...state.Entry) (seq uint64, head [32]byte, err error)
+
+	// Launch creates an instance, stopped, from the registration and the files
+	// of l. It takes over the files, also when it fails.
+	Launch(ctx context.Context, l Launch, bootNonce [32]byte) error
+	// Status answers query-status, also without an instance.
+	Status(ctx context.Context) (qmp.StatusResult, error)
+	// Execute runs a command without arguments on instance number n.
+	Execute(ctx context.Context, n uint64, command string) (json.RawMessage, error)
+	// Kill ends instance number n at once, if it is still there.
+	Kill(n uint64, reason string)
+
+	ReadConsole(offset uint64) (*bond.ConsoleChunk, error)
+	ReadAudit(from uint64) (*bond.AuditChunk, error)
+	SetPolicy(text string) error
+	// Delete ends the bond and wipes its keys. The VM must have no instance.
+	Delete() error
+}

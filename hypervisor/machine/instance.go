@@ -1,0 +1,244 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/gate"
+	"github.com/uvbond/uvbond/hypervisor/keeper"
+	"github.com/uvbond/uvbond/hypervisor/vm"
+	"github.com/uvbond/uvbond/qmp"
+)
+
+// instance is one launch of a VM: a QEMU and the keeper of its disks.
+type instance struct {
+	machine    *Machine
+	slot       int
+	number     uint64
+	descriptor bond.Descriptor
+	sockets    string // folder that QEMU's uid reaches
+	qemu       *vm.Instance
+	ended      chan struct{} // closed when nothing of it is left
+	let        chan struct{} // closed when the daemon lets go of it
+
+	mu      sync.Mutex
+	keeper  *keeper.Process     // nil while there is none
+	spare   *keeper.Sockets     // listeners of a keeper that died, for the next one
+	files   map[string]*os.File // ciphertext; nil: lost, the server must offer it again
+	state   string              // last run state heard of
+	exit    string              // why it is about to end; empty: nobody asked for it
+	letDone bool
+}
+
+func newInstance(m *Machine, slot int) *instance {
+	return &instance{machine: m, slot: slot, ended: make(chan struct{}), let: make(chan struct{}), state: qmp.StatePrelaunch}
+}
+
+// execute runs one command without arguments in QEMU.
+func (i *instance) execute(ctx context.Context, command string) (json.RawMessage, error) {
+	ret, err := i.qemu.Execute(ctx, command, nil)
+	if err == nil {
+		return ret, nil
+	}
+	var q *qmp.Error
+	if errors.As(err, &q) {
+		return nil, &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: QEMU refused " + command + ": " + clip(q.Desc)}
+	}
+	if !i.alive() {
+		return nil, gate.ErrNotRunning
+	}
+	return nil, err
+}
+
+func (i *instance) status(ctx context.Context) (qmp.StatusResult, error) {
+	var st qmp.StatusResult
+	ret, err := i.execute(ctx, qmp.CmdQueryStatus)
+	if err != nil {
+		return st, err
+	}
+	var full struct {
+		Status  string `json:"status"`
+		Running bool   `json:"running"`
+	}
+	if err := json.Unmarshal(ret, &full); err != nil {
+		return st, fmt.Errorf("query-status: %w", err)
+	}
+	st.Status, st.Running = full.Status, full.Running
+	i.setState(full.Status)
+	return st, nil
+}
+
+func (i *instance) setState(s string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.state = s
+}
+
+func (i *instance) cachedState() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.state
+}
+
+func (i *instance) alive() bool {
+	select {
+	case <-i.qemu.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+func (i *instance) kill() {
+	if err := i.qemu.Kill(); err != nil {
+		i.machine.log.Error("QEMU was not killed", "err", err)
+	}
+}
+
+// expectExit notes why the instance will end. The first reason stays.
+func (i *instance) expectExit(reason string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.exit == "" {
+		i.exit = reason
+	}
+}
+
+func (i *instance) currentKeeper() *keeper.Process {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.keeper
+}
+
+func (i *instance) setKeeper(k *keeper.Process) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keeper, i.spare = k, nil
+}
+
+// dropKeeper forgets a keeper that died but keeps its listeners, so that
+// QEMU's connections queue until the next keeper serves them.
+func (i *instance) dropKeeper() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.keeper != nil {
+		i.keeper, i.spare = nil, i.keeper.Sockets()
+	}
+}
+
+func (i *instance) spareSockets() *keeper.Sockets {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.spare
+}
+
+func (i *instance) currentFiles() map[string]*os.File {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.files
+}
+
+// needsDisks names the disks whose ciphertext the server must offer again.
+func (i *instance) needsDisks() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.keeper != nil || i.files != nil {
+		return nil
+	}
+	rec, err := i.machine.store.Bond(i.machine.id)
+	if err != nil {
+		return nil
+	}
+	defer rec.Wipe()
+	var names []string
+	for n := range rec.Spec.Disks {
+		names = append(names, rec.Spec.Disks[n].Name)
+	}
+	return names
+}
+
+// detach lets go of the processes without ending them.
+func (i *instance) detach() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.letDone {
+		i.letDone = true
+		close(i.let)
+		i.qemu.Close()
+	}
+}
+
+// discard removes what a failed start left.
+func (i *instance) discard() {
+	if i.qemu != nil {
+		i.kill()
+		<-i.qemu.Done()
+	}
+	i.dismantle()
+}
+
+// dismantle ends the keeper and removes sockets and folders. QEMU is gone.
+func (i *instance) dismantle() {
+	m := i.machine
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if k := i.currentKeeper(); k != nil {
+		if err := k.Stop(ctx); err != nil {
+			m.log.Error("keeper was not stopped", "err", err)
+		}
+		k.Close()
+	}
+	i.mu.Lock()
+	if i.spare != nil {
+		i.spare.Close()
+	}
+	closeFiles(i.files)
+	i.files = nil
+	i.mu.Unlock()
+	id := m.id.String()
+	if err := vm.Cleanup(m.manager.cfg.VM, id); err != nil {
+		m.log.Error("run folder was not removed", "err", err)
+	}
+	if err := os.RemoveAll(m.manager.keeperDir(id)); err != nil {
+		m.log.Error("keeper folder was not removed", "err", err)
+	}
+}
+
+// attach takes over ciphertext that the server offers again after both daemon
+// and keeper were killed.
+func (m *Machine) attach(ctx context.Context, disks map[string]*os.File, who string) error {
+	defer closeFiles(disks)
+	inst := m.live()
+	if inst == nil {
+		return gate.ErrNotRunning
+	}
+	if want := inst.needsDisks(); len(want) == 0 || len(want) != len(disks) || !slices.Equal(slices.Sorted(maps.Keys(disks)), slices.Sorted(slices.Values(want))) {
+		return invalid("the VM needs %d disks offered again, %d were", len(want), len(disks))
+	}
+	rec, err := m.store.Bond(m.id)
+	if err != nil {
+		return err
+	}
+	defer rec.Wipe()
+	if err := checkDisks(rec.Spec.Disks, disks, true); err != nil {
+		m.record("refused", "disks offered again are refused: "+err.Error(), map[string]string{"who": who})
+		return err
+	}
+	files, err := dupFiles(disks)
+	if err != nil {
+		return err
+	}
+	inst.mu.Lock()
+	inst.files = files
+	inst.mu.Unlock()
+	m.record("restart", "disks handed over again", map[string]string{"who": who})
+	return nil
+}

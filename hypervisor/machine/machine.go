@@ -1,0 +1,298 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/gate"
+	"github.com/uvbond/uvbond/hypervisor/keeper"
+	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/qmp"
+)
+
+const (
+	// chunkBytes is how much console or audit one sealed chunk carries.
+	chunkBytes = 256 << 10
+	// ringBytes is how much serial output is kept of an instance.
+	ringBytes = 1 << 20
+	// statusTimeout bounds a query-status that the daemon makes for itself.
+	statusTimeout = 2 * time.Second
+)
+
+// Machine is one bonded VM. It implements gate.VM.
+type Machine struct {
+	id      bond.VMID
+	manager *Manager
+	store   *state.Store
+	bond    *bond.Bond
+	log     *slog.Logger
+	change  chan struct{} // holds one token while a session may change the VM
+
+	mu     sync.Mutex
+	policy *automaton.Machine
+	inst   *instance // nil: no instance
+	// launching: Launch is at work; there is no second one.
+	launching bool
+	last      endOfLife
+	deleted   bool
+}
+
+// endOfLife is what is known of the instance that ended last.
+type endOfLife struct {
+	number  uint64
+	crashed bool
+}
+
+var _ gate.VM = (*Machine)(nil)
+
+// ID implements gate.VM.
+func (m *Machine) ID() bond.VMID { return m.id }
+
+// Bond implements gate.VM.
+func (m *Machine) Bond() *bond.Bond { return m.bond }
+
+// Policy implements gate.VM.
+func (m *Machine) Policy() *automaton.Machine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.policy
+}
+
+// Current implements gate.VM.
+func (m *Machine) Current() gate.Current {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inst == nil {
+		return gate.Current{Number: m.last.number}
+	}
+	return gate.Current{Number: m.inst.number, Descriptor: m.inst.descriptor, Live: true}
+}
+
+// State implements gate.VM.
+func (m *Machine) State() string {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	if inst := m.live(); inst != nil {
+		if st, err := inst.status(ctx); err == nil {
+			return st.Status
+		}
+		if m.live() != nil {
+			return inst.cachedState()
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.restingLocked()
+}
+
+func (m *Machine) restingLocked() string {
+	if m.last.crashed {
+		return qmp.StateCrashed
+	}
+	return qmp.StateStopped
+}
+
+// public is what the provider may know.
+func (m *Machine) public() qmp.VMState {
+	m.mu.Lock()
+	inst, st := m.inst, qmp.VMState{VM: m.id.String(), State: m.restingLocked(), Instance: m.last.number}
+	m.mu.Unlock()
+	if inst != nil {
+		st.State, st.Instance, st.NeedsDisks = inst.cachedState(), inst.number, inst.needsDisks()
+	}
+	return st
+}
+
+func (m *Machine) live() *instance {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inst
+}
+
+// AcquireChange implements gate.VM.
+func (m *Machine) AcquireChange(ctx context.Context) error {
+	select {
+	case m.change <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return gate.ErrBusy
+	}
+}
+
+// ReleaseChange implements gate.VM.
+func (m *Machine) ReleaseChange() { <-m.change }
+
+// UseTicket implements gate.VM.
+func (m *Machine) UseTicket(nonce [32]byte, expiry int64, e state.Entry) error {
+	err := m.store.UseNonce(m.id, nonce, expiry, e)
+	if errors.Is(err, state.ErrReplayed) {
+		return gate.ErrReplayed
+	}
+	return err
+}
+
+// Record implements gate.VM.
+func (m *Machine) Record(e ...state.Entry) (uint64, [32]byte, error) {
+	h, err := m.store.Append(m.id, e...)
+	return h.Seq, h.Hash, err
+}
+
+// record is Record where nobody waits for the answer.
+func (m *Machine) record(kind, text string, fields map[string]string) {
+	_, _, err := m.Record(state.Entry{Kind: kind, Who: "hypervisor", Text: text, Fields: fields})
+	if err != nil && !errors.Is(err, state.ErrUnknownVM) && !errors.Is(err, state.ErrClosed) {
+		m.log.Error("audit was not written", "err", err)
+	}
+}
+
+// Status implements gate.VM.
+func (m *Machine) Status(ctx context.Context) (qmp.StatusResult, error) {
+	inst := m.live()
+	if inst == nil {
+		return qmp.StatusResult{Status: qmp.StateShutdown}, nil
+	}
+	st, err := inst.status(ctx)
+	if err != nil && m.live() != inst {
+		return qmp.StatusResult{Status: qmp.StateShutdown}, nil
+	}
+	return st, err
+}
+
+// Execute implements gate.VM.
+func (m *Machine) Execute(ctx context.Context, n uint64, command string) (json.RawMessage, error) {
+	inst := m.live()
+	if inst == nil || inst.number != n {
+		return nil, gate.ErrNotRunning
+	}
+	if command == qmp.CmdQuit {
+		return json.RawMessage("{}"), m.quit(ctx, inst)
+	}
+	return inst.execute(ctx, command)
+}
+
+// quit ends an instance in order and waits until nothing of it is left.
+func (m *Machine) quit(ctx context.Context, inst *instance) error {
+	inst.expectExit("powered off")
+	if _, err := inst.execute(ctx, qmp.CmdQuit); err != nil && inst.alive() {
+		inst.kill()
+	}
+	select {
+	case <-inst.ended:
+		return nil
+	case <-time.After(5 * time.Second):
+		inst.kill()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-inst.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Kill implements gate.VM.
+func (m *Machine) Kill(n uint64, reason string) {
+	inst := m.live()
+	if inst == nil || inst.number != n {
+		return
+	}
+	inst.expectExit(reason)
+	inst.kill()
+	select {
+	case <-inst.ended:
+	case <-time.After(10 * time.Second):
+		m.log.Error("instance does not end after SIGKILL", "instance", n)
+	}
+}
+
+// ReadConsole implements gate.VM. After an instance has ended its last output
+// can still be read, until the next launch or the deletion of the bond.
+func (m *Machine) ReadConsole(offset uint64) (*bond.ConsoleChunk, error) {
+	c := &bond.ConsoleChunk{Instance: m.Current().Number, Offset: offset}
+	f, err := os.Open(m.ringPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if c.Data, c.End, c.Lost, err = keeper.ReadRing(f, offset, chunkBytes); err != nil {
+		return nil, err
+	}
+	// Data begins behind what the ring has overwritten.
+	c.Offset += c.Lost
+	return c, nil
+}
+
+// ReadAudit implements gate.VM.
+func (m *Machine) ReadAudit(from uint64) (*bond.AuditChunk, error) {
+	p, err := m.store.ReadAudit(m.id, from, chunkBytes)
+	if err != nil {
+		return nil, err
+	}
+	return auditChunk(p), nil
+}
+
+// SetPolicy implements gate.VM.
+func (m *Machine) SetPolicy(text string) error {
+	policy, err := gate.CheckPolicy(text)
+	if err != nil {
+		return invalid("policy: %v", err)
+	}
+	err = m.store.UpdatePolicy(m.id, text, state.Entry{Kind: "policy", Who: "owner", Text: "policy for operators changed", Fields: map[string]string{"policy": clip(text)}})
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.policy = policy
+	return nil
+}
+
+// Delete implements gate.VM. The bond's keys stay in memory until the session
+// that deletes it has sealed its receipt, then the collector takes them.
+func (m *Machine) Delete() error {
+	m.mu.Lock()
+	if m.inst != nil || m.launching {
+		m.mu.Unlock()
+		return &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; shut it down or power it off first"}
+	}
+	m.deleted = true
+	m.mu.Unlock()
+	if _, err := m.store.DeleteBond(m.id); err != nil {
+		return err
+	}
+	m.manager.forget(m.id)
+	os.Remove(m.ringPath())
+	return nil
+}
+
+func (m *Machine) ringPath() string { return filepath.Join(m.manager.consoleDir(), m.id.String()) }
+
+func clip(s string) string {
+	if len(s) > 1024 {
+		return s[:1024] + "…"
+	}
+	return s
+}
+
+// detach lets go of the processes; they run on without the daemon.
+func (m *Machine) detach() {
+	if inst := m.live(); inst != nil {
+		inst.detach()
+	}
+}
+
+func (m *Machine) String() string { return fmt.Sprintf("VM %s", m.id) }

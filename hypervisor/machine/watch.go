@@ -1,0 +1,229 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/keeper"
+	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/hypervisor/vm"
+	"github.com/uvbond/uvbond/qmp"
+)
+
+// keeperPause is how long the daemon waits between attempts to bring a
+// keeper back. QEMU holds the guest's requests meanwhile.
+const keeperPause = 500 * time.Millisecond
+
+// watch follows an instance until it ends or the daemon lets go of it.
+func (m *Machine) watch(inst *instance) {
+	for {
+		select {
+		case ev, ok := <-inst.qemu.Events():
+			if !ok {
+				<-inst.qemu.Done()
+				m.end(inst)
+				return
+			}
+			m.event(inst, ev)
+		case <-inst.qemu.Done():
+			m.end(inst)
+			return
+		case <-inst.let:
+			return
+		}
+	}
+}
+
+// event takes note of what QEMU tells by itself. Nothing of it reaches the
+// management domain but the run state.
+func (m *Machine) event(inst *instance, ev qmp.Event) {
+	switch ev.Event {
+	case "STOP":
+		inst.setState(qmp.StatePaused)
+	case "RESUME":
+		inst.setState(qmp.StateRunning)
+	case "SHUTDOWN":
+		var d struct {
+			Guest bool `json:"guest"`
+		}
+		if json.Unmarshal(ev.Data, &d) == nil && d.Guest {
+			go m.reap(inst)
+		}
+	case "GUEST_PANICKED":
+		m.record("exit", "the guest's kernel panicked", nil)
+	case "BLOCK_IO_ERROR":
+		m.record("io-error", "a disk request of the guest failed", nil)
+	}
+}
+
+// reap ends the QEMU of a guest that has switched itself off.
+func (m *Machine) reap(inst *instance) {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	inst.expectExit("the guest shut down")
+	if err := m.quit(ctx, inst); err != nil && inst.alive() {
+		m.log.Error("instance was not ended after the guest shut down", "err", err)
+		inst.kill()
+	}
+}
+
+// end records how an instance ended and leaves nothing of it behind.
+func (m *Machine) end(inst *instance) {
+	inst.dismantle()
+	inst.mu.Lock()
+	reason := inst.exit
+	inst.mu.Unlock()
+	crashed := reason == ""
+	fields := map[string]string{}
+	if crashed {
+		e := inst.qemu.Exit()
+		reason = "QEMU ended by itself: " + e.Reason
+		fields["detail"] = clip(e.Detail)
+		m.log.Error("QEMU ended by itself", "reason", e.Reason, "detail", e.Detail)
+	}
+	m.mu.Lock()
+	m.inst, m.last = nil, endOfLife{number: inst.number, crashed: crashed}
+	m.mu.Unlock()
+	err := m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason, Fields: fields})
+	if err != nil {
+		m.log.Error("end of the instance was not recorded", "err", err)
+	}
+	m.manager.freeSlot(inst.slot)
+	close(inst.ended)
+}
+
+// keepKeeper brings the keeper back whenever it dies while QEMU lives.
+func (i *instance) keepKeeper() {
+	for {
+		k := i.currentKeeper()
+		if k != nil {
+			select {
+			case <-k.Done():
+				i.dropKeeper()
+				k = nil
+			case <-i.qemu.Done():
+				return
+			case <-i.let:
+				return
+			}
+		}
+		if k == nil && i.alive() && !i.revive() {
+			select {
+			case <-time.After(keeperPause):
+			case <-i.qemu.Done():
+				return
+			case <-i.let:
+				return
+			}
+		}
+		if !i.alive() {
+			return
+		}
+	}
+}
+
+// revive starts a new keeper on the ciphertext that the daemon still holds.
+func (i *instance) revive() bool {
+	if i.currentFiles() == nil {
+		return false // until the server offers the disks again
+	}
+	m := i.machine
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rec, err := m.store.Bond(m.id)
+	if err != nil {
+		m.log.Error("keeper cannot be started again", "err", err)
+		return false
+	}
+	defer rec.Wipe()
+	if err := i.startKeeper(ctx, &rec.Spec); err != nil {
+		return false
+	}
+	k := i.currentKeeper()
+	if err := k.AllowPeer(ctx, i.qemu.PID()); err != nil {
+		m.log.Error("keeper was not told of QEMU", "err", err)
+		_ = k.Kill()
+		i.dropKeeper()
+		return false
+	}
+	m.log.Warn("keeper was started again")
+	err = m.store.PutInstance(m.id, i.record(), state.Entry{Kind: "restart", Who: "hypervisor", Text: "keeper of the disks was started again"})
+	if err != nil {
+		m.log.Error("new keeper was not recorded", "err", err)
+	}
+	return true
+}
+
+// recover finds a stored instance again after a restart of the daemon and
+// reports sessions that the restart cut off.
+func (m *Machine) recover(ctx context.Context) error {
+	if err := m.reportSessions(); err != nil {
+		return err
+	}
+	var rec *state.InstanceRecord
+	err := m.store.View(func(tx *state.Tx) (err error) {
+		if end, e := tx.LastEnd(m.id); e == nil && end != nil {
+			m.last.number = end.Number
+		}
+		rec, err = tx.Instance(m.id)
+		return err
+	})
+	if err != nil || rec == nil {
+		return err
+	}
+	cfg := m.manager.cfg.VM
+	id := m.id.String()
+	q, err := vm.Adopt(ctx, cfg, vm.Record{
+		ID: id, Slot: rec.Slot, PID: rec.QEMU.PID, StartTime: rec.QEMU.StartTime,
+		QMPPath: rec.QMPPath, Accel: cfg.Accel,
+	})
+	inst := newInstance(m, rec.Slot)
+	inst.number, inst.sockets = rec.Number, vm.SocketDir(cfg, id)
+	inst.descriptor = bond.Descriptor{Value: rec.Descriptor, Instance: rec.Number, BootNonce: rec.BootNonce, StartedAt: rec.StartedAt}
+	k, kerr := keeper.Adopt(rec.KeeperDir, rec.Keeper.PID, rec.Keeper.StartTime)
+	if kerr == nil {
+		inst.keeper = k
+	}
+	if err != nil {
+		return m.bury(ctx, inst, rec, err)
+	}
+	inst.qemu = q
+	m.manager.holdSlot(rec.Slot)
+	if k != nil && kerr == nil {
+		if inst.files, err = k.Files(ctx); err != nil {
+			m.log.Warn("keeper does not give its files; if it ends the server must offer them again", "err", err)
+		}
+	}
+	m.inst, m.last = inst, endOfLife{number: rec.Number}
+	m.record("restart", "the daemon was restarted; the instance runs on", map[string]string{"keeper": keeperState(kerr)})
+	if st, err := inst.status(ctx); err == nil && st.Status == qmp.StateShutdown {
+		go m.reap(inst)
+	}
+	go m.watch(inst)
+	go inst.keepKeeper()
+	return nil
+}
+
+func keeperState(err error) string {
+	if err != nil {
+		return "gone"
+	}
+	return "alive"
+}
+
+// bury records an instance that ended while the daemon was down, or whose
+// monitor cannot be reached, and removes what is left of it.
+func (m *Machine) bury(ctx context.Context, inst *instance, rec *state.InstanceRecord, cause error) error {
+	cfg := m.manager.cfg.VM
+	err := vm.Terminate(ctx, cfg, vm.Record{ID: m.id.String(), Slot: rec.Slot, PID: rec.QEMU.PID, StartTime: rec.QEMU.StartTime, QMPPath: rec.QMPPath})
+	if err != nil {
+		m.log.Warn("QEMU of an earlier daemon", "err", err)
+	}
+	inst.dismantle()
+	m.last = endOfLife{number: rec.Number, crashed: true}
+	m.log.Warn("instance ended while the daemon was down", "cause", cause)
+	const reason = "ended while the daemon was down"
+	return m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason})
+}
