@@ -2,7 +2,6 @@ package bond
 
 import (
 	"crypto/sha256"
-	"crypto/subtle"
 	"fmt"
 	"slices"
 )
@@ -33,8 +32,8 @@ const (
 )
 
 // Encode returns the deterministic encoding. Texts are cleaned and cut to the
-// limits first, and of more than 16 fields the last in order are dropped and counted, so
-// that whatever an adversary sent can be recorded.
+// limits first, and of more than 16 fields the last in order are dropped and
+// counted, so that whatever an adversary sent can be recorded.
 func (r *AuditRecord) Encode() []byte {
 	c := *r
 	c.Time = min(max(c.Time, 0), maxUnixMillis)
@@ -106,9 +105,9 @@ func (e *ChainError) Error() string {
 }
 
 // VerifyChain decodes consecutive records, the first with sequence number from and
-// chain value prev before it, and returns the chain value after the last. Errors are
-// *ChainError. Compare head with a receipt's AuditHead in constant time or not: it is no
-// secret.
+// chain value prev before it, and returns the chain value after the last. Compare it
+// with the AuditHead of a receipt that has the same number of records. Errors are
+// *ChainError.
 func VerifyChain(records [][]byte, from uint64, prev [32]byte) (head [32]byte, out []AuditRecord, err error) {
 	head = prev
 	for i, raw := range records {
@@ -122,7 +121,7 @@ func VerifyChain(records [][]byte, from uint64, prev [32]byte) (head [32]byte, o
 			return prev, nil, &ChainError{Seq: seq, Reason: err.Error()}
 		case rec.Seq != seq:
 			return prev, nil, &ChainError{Seq: seq, Reason: fmt.Sprintf("record %d stands there", rec.Seq)}
-		case subtle.ConstantTimeCompare(rec.Prev[:], head[:]) != 1:
+		case rec.Prev != head:
 			return prev, nil, &ChainError{Seq: seq, Reason: "it does not follow the record before it"}
 		}
 		head = HashRecord(head, raw)

@@ -114,7 +114,7 @@ func ImportBond(s *Secret) (*Bond, error) {
 		return nil, tooLarge("stored bond", s.Len(), 4096)
 	}
 	if err := decodeStrict(s.Bytes(), &w); err != nil {
-		return nil, fmt.Errorf("bond: stored bond: %w", err)
+		return nil, fmt.Errorf("%w: stored bond", err)
 	}
 	if len(w.Key) != keySize {
 		return nil, invalid("stored bond", "key is %d bytes, want %d", len(w.Key), keySize)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
+	"log/slog"
 )
 
 // NewNonce returns a random nonce for a ticket.
@@ -32,6 +33,12 @@ func (t *Ticket) Wipe() { Wipe(t.Descriptor) }
 func (d Descriptor) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "descriptor of instance %d", d.Instance)
 }
+
+// LogValue returns the instance and never the value.
+func (d Descriptor) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(d)) }
+
+// LogValue returns the command and never the descriptor.
+func (t Ticket) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(t)) }
 
 // Format prints the command and never the descriptor, whatever the verb is.
 func (t Ticket) Format(f fmt.State, _ rune) {

@@ -10,9 +10,9 @@
 // MLKEM768-X25519, HKDF of RFC 5869, AES-256-GCM) and the pinned host key. It
 // trusts no byte that it decodes. Sizes are capped before anything is decoded,
 // and only the deterministic CBOR encoding (RFC 8949 section 4.2.1) of exactly the
-// fields that are expected is accepted: what was decoded is encoded again and has to be
-// equal, so unknown, repeated, missing or reordered fields, longer forms
-// of a number, indefinite lengths, tags and trailing bytes are all refused.
+// fields that are expected is accepted: what was decoded is encoded again and has
+// to be equal, so unknown, repeated, missing or reordered fields, longer forms of
+// a number, indefinite lengths, tags and trailing bytes are all refused.
 //
 // Imports: the standard library and golang.org/x, with one exception,
 // github.com/fxamacker/cbor. The standard library has no CBOR; a decoder of our

@@ -72,7 +72,7 @@ func decodeRegistration(plain []byte) (*Registration, error) {
 	var w wireRegistration
 	defer w.wipe()
 	if err := decodeStrict(plain, &w); err != nil {
-		return nil, fmt.Errorf("registration: %w", err)
+		return nil, fmt.Errorf("%w: registration", err)
 	}
 	if len(w.Spec.Disks) > MaxDisks || len(w.Spec.NICs) > MaxNICs {
 		return nil, invalid("registration: spec", "has %d disks and %d nics, want at most %d and %d",

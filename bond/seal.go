@@ -7,8 +7,8 @@ import "fmt"
 type normaliser interface{ normalise() }
 
 // Seal validates a message and seals it under the bond's key of its purpose. The
-// texts of a receipt are cleaned and cut in place first (see CleanText). Errors: *InvalidError,
-// ErrTooLarge.
+// texts of a receipt are cleaned and cut in place first (see CleanText). Errors:
+// *InvalidError, ErrTooLarge.
 func Seal(b *Bond, m Message) ([]byte, error) {
 	if n, ok := m.(normaliser); ok {
 		n.normalise()
@@ -29,13 +29,20 @@ func Seal(b *Bond, m Message) ([]byte, error) {
 	return encodeEnvelope(h, aead.Seal(nil, nil, plain, h.associatedData()))
 }
 
-// sizeHint keeps the buffer of large or secret messages from growing.
+// sizeHint keeps the buffer of large or secret messages from growing, which would
+// leave copies behind.
 func sizeHint(m Message) int {
 	switch m := m.(type) {
 	case *Ticket:
 		n := 1024 + len(m.Automaton)
 		if m.Policy != nil {
 			n += len(*m.Policy)
+		}
+		return n
+	case *AuditChunk:
+		n := 1024
+		for _, r := range m.Records {
+			n += len(r) + 8
 		}
 		return n
 	case *ConsoleChunk:
@@ -46,10 +53,10 @@ func sizeHint(m Message) int {
 }
 
 // Open opens a sealed message into m, whose type says which purpose is expected,
-// and validates it. m must be a zero value and must not be used after an error. Errors: ErrOpen,
-// which says no more; *VersionError, when the envelope has a version that is not
-// spoken here (not authenticated); ErrTooLarge; and, from a sender that had the key, ErrMalformed or
-// *InvalidError.
+// and validates it. m must be a zero value and must not be used after an error.
+// Errors: ErrOpen, which says no more; *VersionError, when the envelope has a
+// version that is not spoken here (not authenticated); ErrTooLarge; and, from a
+// sender that had the key, ErrMalformed or *InvalidError.
 func Open(b *Bond, sealed []byte, m Message) error {
 	h, body, err := decodeEnvelope(sealed)
 	if err != nil {
@@ -68,14 +75,14 @@ func Open(b *Bond, sealed []byte, m Message) error {
 	}
 	defer Wipe(plain)
 	if err := decodeStrict(plain, m); err != nil {
-		return fmt.Errorf("bond: %s: %w", h.Purpose, err)
+		return fmt.Errorf("%w: %s", err, h.Purpose)
 	}
 	return m.validate()
 }
 
-// normalise makes the texts of a receipt fit: they hold what an untrusted caller of
-// the gate sent. When the calls are too many for their size, long arguments become hashes and
-// details are cut, so that MaxCalls calls always fit MaxReceipt.
+// normalise makes the texts of a receipt fit: they hold what an untrusted caller
+// of the gate sent. When they are too long together, arguments become hashes
+// and details are cut, so that MaxCalls calls always fit MaxReceipt.
 func (r *Receipt) normalise() {
 	r.Command = CleanText(r.Command, MaxCommand)
 	r.Class = CleanText(r.Class, MaxClass)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -32,14 +33,9 @@ func TestKeyScheduleByHand(t *testing.T) {
 		}
 	}
 	h := sha256.New()
+	h.Write([]byte("uvbond v1 transcript"))
 	for _, part := range []string{v.HostPublic, v.Registration.Sealed} {
 		b := unhex(t, part)
-		if h.Size() != 32 {
-			t.Fatal("not SHA-256")
-		}
-		if part == v.HostPublic {
-			h.Write([]byte("uvbond v1 transcript"))
-		}
 		h.Write([]byte{0, 0, 0, 0, 0, byte(len(b) >> 16), byte(len(b) >> 8), byte(len(b))})
 		h.Write(b)
 	}
@@ -323,6 +319,29 @@ func TestWipedBond(t *testing.T) {
 	if err := Open(b, sealed, new(Descriptor)); err == nil {
 		t.Error("a wiped bond opens")
 	}
+}
+
+// TestConcurrent is for the race detector: a daemon uses one bond from many goroutines.
+func TestConcurrent(t *testing.T) {
+	b := fixtureBond(t, 1)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i, m := range fixtureMessages(b.Transcript()) {
+				sealed, err := Seal(b, m)
+				if err == nil {
+					err = Open(b, sealed, blankMessages()[i])
+				}
+				var wiped *InvalidError
+				if err != nil && !errors.As(err, &wiped) {
+					t.Error(err)
+				}
+			}
+			b.Export().Wipe()
+			b.Wipe()
+		})
+	}
+	wg.Wait()
 }
 
 func TestExportImport(t *testing.T) {
