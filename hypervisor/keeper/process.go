@@ -3,76 +3,247 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/disk/nbd"
 )
 
-var errStub = errors.New("keeper: not written yet")
+// ErrGone says that a keeper does not run any more.
+var ErrGone = errors.New("the keeper process is gone")
 
-// DiskConfig is one disk of the VM: its key and every parameter, as registered.
-type DiskConfig struct {
-	Name       string
-	Key        []byte // volume key, 32 or 64 bytes; Config.Wipe wipes it
-	SectorSize uint32 // bytes
-	DataOffset uint64 // bytes
-	Length     uint64 // bytes
-	IVTweak    uint64
-	ReadOnly   bool
-	Discard    bool
+// callTimeout bounds a call whose context has no deadline.
+const callTimeout = 10 * time.Second
+
+// Process is the daemon's handle on one keeper.  Its methods are safe for
+// concurrent use.
+type Process struct {
+	pid     int
+	start   uint64
+	control string // path
+	proc    *os.File
+	sockets *Sockets
+	ring    *os.File
+	done    chan struct{}
+	once    sync.Once
 }
-
-// Config is what a keeper is told at its start.
-type Config struct {
-	VM      string
-	QEMUUID uint32
-	Disks   []DiskConfig
-}
-
-// Wipe zeroes the keys.
-func (c *Config) Wipe() {
-	for i := range c.Disks {
-		clear(c.Disks[i].Key)
-	}
-}
-
-// Options says how to start a keeper.
-type Options struct {
-	Self      string   // path of the uvbond-hypervisor binary
-	Args      []string // arguments before the keeper's own; nil means "keeper"
-	UID, GID  uint32   // the keeper's own
-	Dir       string   // control socket's folder, the daemon's only, must exist
-	SocketDir string   // folder of the NBD and console sockets; made if missing
-	Config    Config
-	Disks     map[string]*os.File // ciphertext, by disk name; the caller keeps its own
-	Ring      *os.File            // console ring file; see CreateRing
-}
-
-// Process is the daemon's handle on one keeper.
-type Process struct{}
-
-// Start starts a keeper.
-func Start(ctx context.Context, o Options) (*Process, error) { return nil, errStub }
-
-// Adopt finds a keeper again after the daemon was restarted.
-func Adopt(dir string, pid int, start uint64) (*Process, error) { return nil, errStub }
-
-// Main is the keeper process; its result is the exit code.
-func Main(args []string) int { return 1 }
-
-func (p *Process) PID() int                   { return 0 }
-func (p *Process) StartTime() uint64          { return 0 }
-func (p *Process) NBDPath(disk string) string { return "" }
-func (p *Process) ConsolePath() string        { return "" }
-func (p *Process) Console(offset uint64, max int) (data []byte, end, lost uint64, err error) {
-	return nil, 0, 0, errStub
-}
-func (p *Process) Files(ctx context.Context) (map[string]*os.File, error) { return nil, errStub }
-func (p *Process) AllowPeer(ctx context.Context, pid int) error           { return errStub }
-func (p *Process) Stats(ctx context.Context) (Stats, error)               { return Stats{}, errStub }
-func (p *Process) Stop(ctx context.Context) error                         { return errStub }
-func (p *Process) Done() <-chan struct{}                                  { return nil }
 
 // Stats are counters of one keeper.
-type Stats struct{}
+type Stats struct {
+	VM           string      `cbor:"1,keyasint"`
+	Confinement  Confinement `cbor:"2,keyasint"`
+	ConsoleBytes uint64      `cbor:"3,keyasint"` // since the ring was made
+	Disks        []DiskStats `cbor:"4,keyasint"`
+}
 
-// CreateRing makes or opens a console ring file.
-func CreateRing(path string, size int) (*os.File, error) { return nil, errStub }
+// DiskStats are counters of one disk since the keeper started.
+type DiskStats struct {
+	Name string    `cbor:"1,keyasint"`
+	NBD  nbd.Stats `cbor:"2,keyasint"`
+}
+
+// PID returns the keeper's process id.
+func (p *Process) PID() int { return p.pid }
+
+// StartTime returns when the keeper started, in clock ticks since boot: with PID
+// what Adopt needs.
+func (p *Process) StartTime() uint64 { return p.start }
+
+// NBDPath returns the path of the socket that serves a disk; the export has the
+// disk's name.
+func (p *Process) NBDPath(disk string) string { return p.sockets.nbdPath(disk) }
+
+// ConsolePath returns the path of the socket for QEMU's console.
+func (p *Process) ConsolePath() string { return filepath.Join(p.sockets.Dir, consoleName) }
+
+// Sockets returns the listeners, for Options.Sockets when this keeper has to be
+// replaced.  They stay p's until then: do not Close p before.
+func (p *Process) Sockets() *Sockets { return p.sockets }
+
+// Done is closed when the keeper has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Console returns what the VM printed from offset on: see ReadRing.  It works
+// also when the keeper has ended.
+func (p *Process) Console(offset uint64, limit int) (data []byte, end, lost uint64, err error) {
+	return ReadRing(p.ring, offset, limit)
+}
+
+// Adopt finds a keeper again after the daemon was restarted: dir, pid and start
+// as of the Process that Start returned.  ErrGone when it does not run any more.
+func Adopt(dir string, pid int, start uint64) (*Process, error) {
+	proc, err := openProcess(pid, start)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{pid: pid, start: start, control: filepath.Join(dir, controlName), proc: proc, done: make(chan struct{})}
+	d, err := p.descriptors(context.Background())
+	if err != nil {
+		proc.Close()
+		return nil, fmt.Errorf("adopt keeper %d: %w", pid, err)
+	}
+	p.sockets, p.ring = d.sockets, d.ring
+	for _, f := range d.disks {
+		f.Close()
+	}
+	go func() {
+		waitProcess(proc)
+		close(p.done)
+		proc.Close()
+	}()
+	return p, nil
+}
+
+// descriptors are what cmdFiles brings back.
+type descriptors struct {
+	disks   map[string]*os.File
+	sockets *Sockets
+	ring    *os.File
+}
+
+func (p *Process) descriptors(ctx context.Context) (*descriptors, error) {
+	r, files, err := p.call(ctx, &request{Command: cmdFiles})
+	if err != nil {
+		return nil, err
+	}
+	if r.Stats == nil || len(r.Stats.Disks) > maxDisks || len(files) != 2*len(r.Stats.Disks)+2 {
+		closeAll(files)
+		return nil, errors.New("keeper sent other descriptors than it should")
+	}
+	n := len(r.Stats.Disks)
+	d := &descriptors{disks: map[string]*os.File{}, sockets: &Sockets{Dir: r.SocketDir, NBD: map[string]*os.File{}}}
+	d.sockets.Console, d.ring = files[2*n], files[2*n+1]
+	for i, s := range r.Stats.Disks {
+		if d.disks[s.Name] != nil {
+			closeAll(files)
+			return nil, errors.New("keeper named a disk twice")
+		}
+		d.disks[s.Name], d.sockets.NBD[s.Name] = files[i], files[n+i]
+	}
+	return d, nil
+}
+
+// Files returns new descriptors of the ciphertext, by disk name; the caller
+// closes them.
+func (p *Process) Files(ctx context.Context) (map[string]*os.File, error) {
+	d, err := p.descriptors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.sockets.Close()
+	d.ring.Close()
+	return d.disks, nil
+}
+
+// AllowPeer tells the keeper which process QEMU is: besides having the right uid,
+// a peer must be this process.  0 lets every process of the uid in, which is as
+// much as the uid per VM gives.  Until the first call connections wait up to 20
+// seconds, then they are refused.  A keeper that replaces another must be told again.
+func (p *Process) AllowPeer(ctx context.Context, pid int) error {
+	_, _, err := p.call(ctx, &request{Command: cmdAllowPeer, PID: int32(pid)})
+	return err
+}
+
+// Replace gives the keeper another descriptor of a disk's ciphertext; requests
+// that are being executed finish on the old one.
+func (p *Process) Replace(ctx context.Context, disk string, f *os.File) error {
+	_, _, err := p.call(ctx, &request{Command: cmdReplace, Disk: disk}, f)
+	return err
+}
+
+// Stats asks for the counters.
+func (p *Process) Stats(ctx context.Context) (Stats, error) {
+	r, _, err := p.call(ctx, &request{Command: cmdStats})
+	if err != nil {
+		return Stats{}, err
+	}
+	if r.Stats == nil {
+		return Stats{}, errors.New("keeper sent no statistics")
+	}
+	return *r.Stats, nil
+}
+
+// Stop ends the keeper after what was written is on stable storage.  When ctx ends
+// before, the keeper is killed: nothing is lost that a client was told is durable.
+// The error is that of the last flush, or of ctx.
+func (p *Process) Stop(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	_, _, err := p.call(ctx, &request{Command: cmdStop})
+	if err == nil {
+		select {
+		case <-p.done:
+			return nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	return errors.Join(err, p.Kill())
+}
+
+// Kill ends the keeper at once and waits for its end.
+func (p *Process) Kill() error {
+	err := signalProcess(p.proc, unix.SIGKILL)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrClosed) {
+		err = nil
+	}
+	if err == nil {
+		<-p.done
+	}
+	return err
+}
+
+// Close gives up the handle and its descriptors; the keeper goes on.
+func (p *Process) Close() {
+	p.once.Do(func() {
+		p.sockets.Close()
+		p.ring.Close()
+	})
+}
+
+// call makes one request on a connection of its own.
+func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*response, []*os.File, error) {
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unixpacket", p.control)
+	if err != nil {
+		if errors.Is(err, unix.ECONNREFUSED) {
+			err = errors.Join(ErrGone, err)
+		}
+		return nil, nil, fmt.Errorf("keeper %d: %w", p.pid, err)
+	}
+	defer nc.Close()
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	c := nc.(*net.UnixConn)
+	if err := send(c, q, files...); err != nil {
+		return nil, nil, fmt.Errorf("keeper %d: %s: %w", p.pid, q.Command, err)
+	}
+	var r response
+	got, err := receive(c, &r)
+	if err == nil && r.Error != "" {
+		closeAll(got)
+		err = errors.New(r.Error)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("keeper %d: %s: %w", p.pid, q.Command, err)
+	}
+	if q.Command != cmdFiles && len(got) > 0 {
+		closeAll(got)
+		got = nil
+	}
+	return &r, got, nil
+}

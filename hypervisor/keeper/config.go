@@ -1,0 +1,138 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+
+	"github.com/uvbond/uvbond/bond"
+)
+
+// Limits of a configuration.
+const (
+	maxDisks  = 8
+	maxConfig = 64 << 10 // bytes, encoded
+)
+
+var (
+	vmName   = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	diskName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,15}$`)
+)
+
+// DiskConfig is one disk of the VM: its key and every parameter, as registered.
+type DiskConfig struct {
+	Name       string       // also the NBD export's name
+	Key        *bond.Secret // volume key, 32 or 64 bytes; stays the caller's
+	SectorSize uint32       // bytes
+	DataOffset uint64       // bytes
+	Length     uint64       // bytes
+	IVTweak    uint64
+	ReadOnly   bool
+	Discard    bool
+}
+
+// Config is what a keeper is told at its start.
+type Config struct {
+	VM      string // 32 lower-case hexadecimal digits
+	QEMUUID uint32 // who may connect to the disks and the console
+	Disks   []DiskConfig
+}
+
+func (c *Config) validate() error {
+	if !vmName.MatchString(c.VM) {
+		return fmt.Errorf("vm %q is not 32 lower-case hexadecimal digits", c.VM)
+	}
+	if len(c.Disks) == 0 || len(c.Disks) > maxDisks {
+		return fmt.Errorf("%d disks, need 1 to %d", len(c.Disks), maxDisks)
+	}
+	seen := map[string]bool{}
+	for i := range c.Disks {
+		d := &c.Disks[i]
+		switch {
+		case !diskName.MatchString(d.Name):
+			return fmt.Errorf("disk name %q does not match %s", d.Name, diskName)
+		case seen[d.Name]:
+			return fmt.Errorf("two disks are named %q", d.Name)
+		case d.Key == nil || (d.Key.Len() != 32 && d.Key.Len() != 64):
+			return fmt.Errorf("disk %q: the volume key must have 32 or 64 bytes", d.Name)
+		case d.Length == 0 || d.Length > 1<<62 || d.DataOffset > 1<<62:
+			return fmt.Errorf("disk %q: offset %d and length %d are not possible", d.Name, d.DataOffset, d.Length)
+		}
+		seen[d.Name] = true
+	}
+	return nil
+}
+
+func (c *Config) wipe() {
+	for i := range c.Disks {
+		if c.Disks[i].Key != nil {
+			c.Disks[i].Key.Wipe()
+		}
+	}
+}
+
+// wireConfig is Config on its way to the keeper.
+type wireConfig struct {
+	VM        string     `cbor:"1,keyasint"`
+	QEMUUID   uint32     `cbor:"2,keyasint"`
+	DaemonUID uint32     `cbor:"3,keyasint"`
+	SocketDir string     `cbor:"4,keyasint"`
+	Disks     []wireDisk `cbor:"5,keyasint"`
+}
+
+type wireDisk struct {
+	Name       string `cbor:"1,keyasint"`
+	Key        []byte `cbor:"2,keyasint"`
+	SectorSize uint32 `cbor:"3,keyasint"`
+	DataOffset uint64 `cbor:"4,keyasint"`
+	Length     uint64 `cbor:"5,keyasint"`
+	IVTweak    uint64 `cbor:"6,keyasint"`
+	ReadOnly   bool   `cbor:"7,keyasint"`
+	Discard    bool   `cbor:"8,keyasint"`
+}
+
+func (w *wireConfig) wipe() {
+	for i := range w.Disks {
+		bond.Wipe(w.Disks[i].Key)
+	}
+}
+
+// encodeConfig returns the message for the keeper; the caller wipes it.
+func encodeConfig(c *Config, socketDir string) ([]byte, error) {
+	w := wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir}
+	for i := range c.Disks {
+		d := &c.Disks[i]
+		w.Disks = append(w.Disks, wireDisk{
+			Name: d.Name, Key: d.Key.Bytes(), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
+			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
+		})
+	}
+	return encode(&w)
+}
+
+// decodeConfig is the other side; the caller wipes b.
+func decodeConfig(b []byte) (*Config, *wireConfig, error) {
+	var w wireConfig
+	if len(b) > maxConfig {
+		return nil, nil, errors.New("configuration is too long")
+	}
+	defer w.wipe()
+	if err := decode(b, &w); err != nil {
+		// The decoder's text could quote what it read.
+		return nil, nil, errors.New("configuration is malformed")
+	}
+	c := &Config{VM: w.VM, QEMUUID: w.QEMUUID}
+	for i := range w.Disks {
+		d := &w.Disks[i]
+		c.Disks = append(c.Disks, DiskConfig{
+			Name: d.Name, Key: bond.NewSecret(d.Key), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
+			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
+		})
+	}
+	if err := c.validate(); err != nil {
+		c.wipe()
+		return nil, nil, err
+	}
+	return c, &w, nil
+}

@@ -1,0 +1,193 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/uvbond/uvbond/disk/nbd"
+)
+
+// keeper is the state of the keeper process.
+type keeper struct {
+	log         *slog.Logger
+	config      *Config
+	daemonUID   uint32
+	socketDir   string
+	confinement Confinement
+	peers       *peers
+
+	control         *net.UnixListener
+	consoleListener *net.UnixListener
+	ringFile        *os.File
+	console         *console
+	disks           []*served
+}
+
+// run serves until ctx ends or the daemon says stop.
+func (k *keeper) run(ctx context.Context, stop context.CancelFunc) error {
+	var serving sync.WaitGroup
+	for _, d := range k.disks {
+		serving.Go(func() {
+			if err := d.server.Serve(ctx, d.listener); err != nil {
+				k.log.Error("keeper: disk is not served any more", "disk", d.config.Name, "err", err)
+			}
+		})
+	}
+	serving.Go(func() { k.console.serve(ctx, k.consoleListener) })
+	// The control socket outlives the rest, to report the last flush.
+	finish := func() error {
+		stop()
+		serving.Wait()
+		return k.flush()
+	}
+	ended := make(chan error, 1)
+	finishOnce := sync.OnceValue(finish)
+	go k.serveControl(finishOnce, ended)
+	select {
+	case <-ctx.Done():
+		return finishOnce()
+	case err := <-ended:
+		return err
+	}
+}
+
+func (k *keeper) flush() error {
+	var errs []error
+	for _, d := range k.disks {
+		if err := d.Flush(); err != nil {
+			errs = append(errs, fmt.Errorf("last flush of disk %q: %w", d.config.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (k *keeper) close() {
+	for _, d := range k.disks {
+		d.close()
+	}
+	k.config.wipe()
+}
+
+// serveControl answers the daemon, one connection after the other.
+func (k *keeper) serveControl(finish func() error, ended chan<- error) {
+	for {
+		c, err := k.control.AcceptUnix()
+		if err != nil {
+			time.Sleep(100 * time.Millisecond) // out of descriptors or memory: that passes
+			continue
+		}
+		stopped, err := k.serveRequest(c, finish)
+		c.Close()
+		if stopped {
+			ended <- err
+			return
+		}
+		if err != nil {
+			k.log.Warn("keeper: control request failed", "err", err)
+		}
+	}
+}
+
+func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped bool, err error) {
+	cred, err := nbd.PeerCredentials(c)
+	if err != nil {
+		return false, err
+	}
+	if cred.Uid != k.daemonUID {
+		return false, fmt.Errorf("process %d has uid %d, only the daemon may command", cred.Pid, cred.Uid)
+	}
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	var q request
+	files, err := receive(c, &q)
+	if err != nil {
+		return false, errors.Join(err, send(c, &response{Error: err.Error()}))
+	}
+	defer func() { closeAll(files) }()
+	var r response
+	var answer []*os.File
+	switch q.Command {
+	case cmdStop:
+		stopped, err = true, finish()
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+	case cmdStats:
+		r.Stats = k.stats()
+	case cmdFiles:
+		r.Stats, r.SocketDir = k.stats(), k.socketDir
+		var unlock func()
+		answer, unlock, err = k.files()
+		defer unlock()
+	case cmdAllowPeer:
+		if q.PID < 0 {
+			err = fmt.Errorf("process id %d", q.PID)
+			break
+		}
+		k.peers.allow(q.PID)
+	case cmdReplace:
+		err = k.replace(q.Disk, &files)
+	default:
+		err = fmt.Errorf("unknown command %.32q", q.Command)
+	}
+	if err != nil {
+		r = response{Error: err.Error()}
+		answer = nil
+	}
+	return stopped, errors.Join(err, send(c, &r, answer...))
+}
+
+func (k *keeper) stats() *Stats {
+	s := &Stats{VM: k.config.VM, Confinement: k.confinement, ConsoleBytes: k.console.ring.written.Load()}
+	for _, d := range k.disks {
+		s.Disks = append(s.Disks, DiskStats{Name: d.config.Name, NBD: d.server.Stats()})
+	}
+	return s
+}
+
+// files collects what cmdFiles answers; unlock after they have been sent.
+func (k *keeper) files() (files []*os.File, unlock func(), err error) {
+	var duplicates []*os.File
+	unlock = func() { closeAll(duplicates) }
+	for _, d := range k.disks {
+		f, err := d.duplicate()
+		if err != nil {
+			return nil, unlock, err
+		}
+		duplicates = append(duplicates, f)
+	}
+	for _, l := range append(k.listeners(), k.consoleListener) {
+		f, err := l.File()
+		if err != nil {
+			return nil, unlock, err
+		}
+		duplicates = append(duplicates, f)
+	}
+	return append(duplicates, k.ringFile), unlock, nil
+}
+
+func (k *keeper) listeners() []*net.UnixListener {
+	var ls []*net.UnixListener
+	for _, d := range k.disks {
+		ls = append(ls, d.listener)
+	}
+	return ls
+}
+
+// replace takes the descriptor out of files when it keeps it.
+func (k *keeper) replace(name string, files *[]*os.File) error {
+	if len(*files) != 1 {
+		return fmt.Errorf("need one descriptor, got %d", len(*files))
+	}
+	for _, d := range k.disks {
+		if d.config.Name == name {
+			f := (*files)[0]
+			*files = nil
+			return d.replace(f)
+		}
+	}
+	return fmt.Errorf("no disk %.32q", name)
+}

@@ -1,0 +1,156 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/fxamacker/cbor/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Messages between daemon and keeper are single packets of a unix socket of type
+// SOCK_SEQPACKET: the kernel keeps their boundaries, and descriptors arrive with
+// the message that they belong to.
+
+const (
+	maxMessage = 64 << 10
+	maxFiles   = 2*maxDisks + 2
+)
+
+var (
+	encMode = must(cbor.CoreDetEncOptions().EncMode())
+	decMode = must(cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
+		TagsMd: cbor.TagsForbidden, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		MaxNestedLevels: 8, MaxArrayElements: 64, MaxMapPairs: 64,
+	}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func encode(v any) ([]byte, error) { return encMode.Marshal(v) }
+func decode(b []byte, v any) error { return decMode.Unmarshal(b, v) }
+
+// Commands of the control socket.
+const (
+	cmdStats     = "stats"
+	cmdFiles     = "files"      // answered with descriptors: see response.Disks
+	cmdAllowPeer = "allow-peer" // PID; 0 means every process of QEMU's uid
+	cmdReplace   = "replace"    // Disk, and one descriptor of its ciphertext
+	cmdStop      = "stop"       // answered when everything is on stable storage
+)
+
+type request struct {
+	Command string `cbor:"1,keyasint"`
+	Disk    string `cbor:"2,keyasint,omitempty"`
+	PID     int32  `cbor:"3,keyasint,omitempty"`
+}
+
+// response answers a request.  To cmdFiles it comes with the descriptors of every
+// disk's ciphertext in the order of Stats.Disks, then as many NBD listeners, the console
+// listener, and the ring file.
+type response struct {
+	Error     string `cbor:"1,keyasint,omitempty"`
+	SocketDir string `cbor:"2,keyasint,omitempty"`
+	Stats     *Stats `cbor:"3,keyasint,omitempty"`
+}
+
+func send(c *net.UnixConn, v any, files ...*os.File) error {
+	b, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return sendBytes(c, b, files...)
+}
+
+func sendBytes(c *net.UnixConn, b []byte, files ...*os.File) error {
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fd, err := descriptor(f)
+			if err != nil {
+				return err
+			}
+			fds[i] = fd
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err := c.WriteMsgUnix(b, oob, nil)
+	return err
+}
+
+// descriptor returns f's number.  File.Fd would switch the file to blocking mode,
+// and with it every process that shares a listener.
+func descriptor(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	n := -1
+	err = raw.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
+}
+
+// receiveBytes reads one message and the descriptors with it.
+func receiveBytes(c *net.UnixConn, limit int) ([]byte, []*os.File, error) {
+	b, oob := make([]byte, limit), make([]byte, unix.CmsgSpace(4*maxFiles))
+	n, oobn, flags, _, err := c.ReadMsgUnix(b, oob)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := parseFiles(oob[:oobn])
+	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = errors.New("message is too long")
+	}
+	if err != nil {
+		closeAll(files)
+		clear(b)
+		return nil, nil, err
+	}
+	return b[:n], files, nil
+}
+
+func receive(c *net.UnixConn, v any) ([]*os.File, error) {
+	b, files, err := receiveBytes(c, maxMessage)
+	if err != nil {
+		return nil, err
+	}
+	if err := decode(b, v); err != nil {
+		closeAll(files)
+		return nil, fmt.Errorf("malformed message: %w", err)
+	}
+	return files, nil
+}
+
+func parseFiles(oob []byte) (files []*os.File, err error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return files, err
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}

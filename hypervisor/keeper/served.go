@@ -1,0 +1,157 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/nbd"
+)
+
+// served is one disk: the encrypted device, which can be exchanged for one on
+// another descriptor, and its NBD server.
+type served struct {
+	config   *DiskConfig
+	listener *net.UnixListener
+	server   *nbd.Server
+
+	mu   sync.RWMutex // held shared by every request
+	dev  *disk.Device
+	file *os.File // what dev is on; dev closes it
+}
+
+var _ nbd.Device = (*served)(nil)
+
+// openServed takes over descriptors fd, the listener, and fd+1, the ciphertext.
+func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
+	l, err := listener(fd)
+	if err != nil {
+		return nil, fmt.Errorf("listener: %w", err)
+	}
+	f := os.NewFile(uintptr(fd+1), "ciphertext of "+c.Name)
+	if f == nil {
+		return nil, errors.New("no ciphertext descriptor")
+	}
+	unix.CloseOnExec(fd + 1)
+	s := &served{config: c, listener: l}
+	if s.dev, err = openDevice(c, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	s.file = f
+	s.server = &nbd.Server{
+		Exports: []nbd.Export{{Name: c.Name, Device: s, ReadOnly: c.ReadOnly, CanTrim: c.Discard && !c.ReadOnly}},
+		CheckPeer: func(ctx context.Context, cred *unix.Ucred) error {
+			err := k.peers.check(ctx, cred)
+			if err != nil {
+				k.log.Warn("keeper: refused", "disk", c.Name, "err", err)
+			}
+			return err
+		},
+		Log: k.log.With("disk", c.Name),
+	}
+	return s, nil
+}
+
+// openDevice checks the descriptor and makes the encrypted device on it, which
+// takes it over unless there is an error.
+func openDevice(c *DiskConfig, f *os.File) (*disk.Device, error) {
+	if err := checkCiphertext(f, c.ReadOnly); err != nil {
+		return nil, err
+	}
+	return newDevice(c, f)
+}
+
+func checkCiphertext(f *os.File, readOnly bool) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if m := info.Mode(); !m.IsRegular() && m.Type() != os.ModeDevice {
+		return fmt.Errorf("ciphertext is a %v, need a file or a block device", m.Type())
+	}
+	fd, err := descriptor(f)
+	if err != nil {
+		return err
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	if flags&unix.O_APPEND != 0 || flags&unix.O_PATH != 0 {
+		return errors.New("ciphertext descriptor is open for appending or as a path only")
+	}
+	mode := flags & unix.O_ACCMODE
+	if mode != unix.O_RDWR && (mode != unix.O_RDONLY || !readOnly) {
+		return errors.New("ciphertext descriptor is not open for reading and writing")
+	}
+	return nil
+}
+
+func (s *served) replace(f *os.File) error {
+	dev, err := openDevice(s.config, f)
+	if err != nil {
+		f.Close()
+		return err
+	}
+	s.mu.Lock()
+	old := s.dev
+	s.dev, s.file = dev, f
+	s.mu.Unlock()
+	// What a client wrote but did not flush may still be on its way there.  An
+	// error is no reason to keep the old one: it is why it was replaced.
+	_ = old.Flush()
+	_ = old.Close()
+	return nil
+}
+
+func (s *served) duplicate() (*os.File, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return dup(s.file)
+}
+
+func (s *served) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dev.Close()
+}
+
+// current returns the device with s.mu held shared; the caller unlocks.
+func (s *served) current() *disk.Device {
+	s.mu.RLock()
+	return s.dev
+}
+
+func (s *served) Size() int64 { return int64(s.config.Length) }
+
+func (s *served) ReadAt(p []byte, off int64) (int, error) {
+	defer s.mu.RUnlock()
+	return s.current().ReadAt(p, off)
+}
+
+func (s *served) WriteAt(p []byte, off int64) (int, error) {
+	defer s.mu.RUnlock()
+	return s.current().WriteAt(p, off)
+}
+
+func (s *served) WriteZeroes(off, n int64) error {
+	defer s.mu.RUnlock()
+	return s.current().WriteZeroes(off, n)
+}
+
+func (s *served) Trim(off, n int64) error {
+	defer s.mu.RUnlock()
+	return s.current().Trim(off, n)
+}
+
+func (s *served) Flush() error {
+	defer s.mu.RUnlock()
+	return s.current().Flush()
+}
