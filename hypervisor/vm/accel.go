@@ -14,6 +14,13 @@ func (c Config) binary() string {
 	return c.BinaryPath
 }
 
+func (c Config) self() string {
+	if c.Self == "" {
+		return "/proc/self/exe"
+	}
+	return c.Self
+}
+
 func (c Config) firmwareDir() string {
 	if c.FirmwareDir == "" {
 		return DefaultFirmwareDir

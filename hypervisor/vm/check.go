@@ -265,10 +265,11 @@ func checkRunDir(cfg Config) Finding {
 		f.Detail, f.Fix = err.Error(), "choose a shorter absolute path in the configuration"
 		return f
 	}
-	info, err := os.Stat(cfg.RunDir)
-	if err == nil && info.Mode().Perm()&0o022 != 0 {
-		f.Detail, f.Fix = fmt.Sprintf("%s can be written by others", cfg.RunDir), "chmod go-w "+cfg.RunDir
-		return f
+	if _, err := os.Lstat(cfg.RunDir); err == nil {
+		if err := checkOwn(cfg.RunDir); err != nil {
+			f.Detail, f.Fix = err.Error(), "chmod go-w "+cfg.RunDir
+			return f
+		}
 	}
 	f.OK, f.Detail = true, cfg.RunDir
 	return f

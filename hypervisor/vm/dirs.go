@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Names below RunDir/<vm>; the package comment says what belongs to whom.
@@ -44,6 +46,9 @@ func Prepare(cfg Config, id string, slot int) (socketDir string, err error) {
 	if err := os.MkdirAll(cfg.RunDir, 0o700); err != nil {
 		return "", fmt.Errorf("make the run directory: %w", err)
 	}
+	if err := checkOwn(cfg.RunDir); err != nil {
+		return "", err
+	}
 	dir := filepath.Join(cfg.RunDir, id)
 	for _, d := range []string{dir, filepath.Join(dir, monitorName), filepath.Join(dir, rootName)} {
 		if err := makeDir(d, 0, 0o700); err != nil {
@@ -56,6 +61,18 @@ func Prepare(cfg Config, id string, slot int) (socketDir string, err error) {
 		mode, gid = 0o710, int(cfg.UID(slot))
 	}
 	return socketDir, makeDir(socketDir, gid, mode)
+}
+
+// checkOwn refuses a directory in which somebody else could put things.
+func checkOwn(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fmt.Errorf("run directory %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("run directory %s must be a directory of uid %d that nobody else can write to", path, os.Geteuid())
+	}
+	return nil
 }
 
 // makeDir makes a directory, or corrects the mode and group of one that exists. Its

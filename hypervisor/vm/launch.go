@@ -263,7 +263,7 @@ func (l *launch) spawn() (cmd *exec.Cmd, orders, output *os.File, err error) {
 		return nil, nil, nil, err
 	}
 	defer outputWrite.Close()
-	cmd = exec.Command(l.cfg.Self, "confine")
+	cmd = exec.Command(l.cfg.self(), "confine")
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = outputWrite, outputWrite
@@ -276,7 +276,7 @@ func (l *launch) spawn() (cmd *exec.Cmd, orders, output *os.File, err error) {
 	if err := cmd.Start(); err != nil {
 		orders.Close()
 		output.Close()
-		return nil, nil, nil, fmt.Errorf("start %s confine: %w", l.cfg.Self, err)
+		return nil, nil, nil, fmt.Errorf("start %s confine: %w", l.cfg.self(), err)
 	}
 	return cmd, orders, output, nil
 }

@@ -22,6 +22,7 @@ func TestLifeOfAVM(t *testing.T) {
 	cfg := testConfig(t)
 	spec := testSpec(t, cfg, MachinePC, FirmwareBIOS, bootDisk)
 	console := listenConsole(t, cfg, &spec)
+	cfg.Self = "" // the running program
 	var told int
 	spec.OnStarted = func(pid int) { told = pid }
 	i := start(t, cfg, spec)
@@ -185,6 +186,14 @@ func TestLaunchFails(t *testing.T) {
 		spec := testSpec(t, cfg, MachinePC, FirmwareBIOS)
 		cfg.UIDBase = 0
 		wantFailure(t, cfg, spec, "uid base")
+	})
+	t.Run("run directory of others", func(t *testing.T) {
+		cfg := testConfig(t)
+		spec := testSpec(t, cfg, MachinePC, FirmwareBIOS)
+		if err := os.Chmod(cfg.RunDir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		wantFailure(t, cfg, spec, "nobody else")
 	})
 	t.Run("program missing", func(t *testing.T) {
 		cfg := testConfig(t)

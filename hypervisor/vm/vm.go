@@ -48,8 +48,8 @@ const (
 // ErrGone says that the process of a Record does not exist any more.
 var ErrGone = errors.New("the QEMU process is gone")
 
-// Config says how this host runs QEMU. The zero value of every field but RunDir and
-// Self has a usable meaning.
+// Config says how this host runs QEMU. The zero value of every field but RunDir
+// and, as root, UIDBase has a usable meaning.
 type Config struct {
 	// BinaryPath is QEMU's path; empty means DefaultBinary.
 	BinaryPath string
@@ -58,7 +58,8 @@ type Config struct {
 	RunDir string
 	// Accel is AccelKVM or AccelTCG to override DetectAccel; empty or AccelAuto asks it.
 	Accel string
-	// Self is the path of the program whose subcommand "confine" calls ConfineMain.
+	// Self is the path of the program whose subcommand "confine" calls ConfineMain; empty
+	// means the running program, even if it was replaced on disk.
 	Self string
 	// UIDBase: the VM in slot n runs as uid and gid UIDBase+2n. Used by root only,
 	// and then it must not be zero.
