@@ -1,10 +1,106 @@
-// Package automata holds the automata that ship with UVBond, one text for each
-// management command of each toolstack.
+// Package automata holds the automata that ship with UVBond, as text: one file
+// for each management command of each toolstack. Tenants put them into their
+// tickets and policies. What counts at the gate is the text that the tenant
+// sealed, never this package, so the texts are for people to read and sign.
 package automata
 
-import "errors"
+import (
+	"embed"
+	"fmt"
+	"slices"
+	"strings"
 
-func Native(command string) (string, error)      { return "", errors.New("not implemented") }
-func NativeNames() []string                      { return nil }
-func Policy(names ...string) (string, error)     { return "", errors.New("not implemented") }
-func Describe(policyText string) (string, error) { return "", errors.New("not implemented") }
+	"github.com/uvbond/uvbond/automaton"
+)
+
+//go:embed native/*.uva
+var texts embed.FS
+
+// native lists the management commands of the server's own toolstack in the
+// order of a VM's life. Those marked may stand in an owner's policy; the others
+// need the owner's ticket every time.
+var native = []struct {
+	command string
+	policy  bool
+}{
+	{"start", false},
+	{"status", true},
+	{"pause", true},
+	{"resume", true},
+	{"reset", true},
+	{"shutdown", true},
+	{"poweroff", true},
+	{"log", false},
+	{"audit", false},
+	{"allow", false},
+	{"delete", false},
+}
+
+// NativeNames returns the management commands that Native knows.
+func NativeNames() []string {
+	names := make([]string, len(native))
+	for i, n := range native {
+		names[i] = n.command
+	}
+	return names
+}
+
+// PolicyNames returns the management commands that Policy takes.
+func PolicyNames() []string {
+	var names []string
+	for _, n := range native {
+		if n.policy {
+			names = append(names, n.command)
+		}
+	}
+	return names
+}
+
+// Native returns the text of one automaton, named as the management command.
+func Native(command string) (string, error) {
+	if !slices.Contains(NativeNames(), command) {
+		return "", fmt.Errorf("no automaton for %q: there are %s", command, strings.Join(NativeNames(), ", "))
+	}
+	text, err := texts.ReadFile("native/" + command + ".uva")
+	return string(text), err
+}
+
+// Policy returns the text of a policy that allows operators these management
+// commands without a ticket. No names give the empty policy, which allows
+// nothing. Commands that need the owner's ticket every time are refused.
+func Policy(names ...string) (string, error) {
+	var parts []string
+	for _, n := range native {
+		if !slices.Contains(names, n.command) {
+			continue
+		}
+		if !n.policy {
+			return "", fmt.Errorf("%q always needs the owner's ticket: a policy may hold %s", n.command, strings.Join(PolicyNames(), ", "))
+		}
+		text, err := Native(n.command)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, text)
+	}
+	for _, name := range names {
+		if _, err := Native(name); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(parts, "\n"), nil
+}
+
+// Describe returns the names of the automata in a policy text, for people: the
+// management commands that it allows. It is an error when the text does not
+// parse or compile.
+func Describe(policy string) ([]string, error) {
+	f, err := automaton.Parse("policy", []byte(policy))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.CompilePolicy(); err != nil {
+		return nil, err
+	}
+	return f.Names(), nil
+}

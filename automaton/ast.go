@@ -1,0 +1,112 @@
+package automaton
+
+import (
+	"regexp"
+	"time"
+)
+
+// File is a parsed text: automata with distinct names, in their order.
+type File struct {
+	automata []*definition
+}
+
+type definition struct {
+	name     string
+	body     *node
+	abort    *node // nil: nothing may follow an abort
+	deadline time.Duration
+	captures []string // names in order of their first appearance
+}
+
+// Names returns the automata's names in the order of the text.
+func (f *File) Names() []string {
+	names := make([]string, len(f.automata))
+	for i, d := range f.automata {
+		names[i] = d.name
+	}
+	return names
+}
+
+func (f *File) find(name string) *definition {
+	for _, d := range f.automata {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+type nodeKind uint8
+
+const (
+	nodeEmpty   nodeKind = iota // ()
+	nodeCommand                 // one hypercall
+	nodeSeq                     // subs one after the other
+	nodeAlt                     // one of subs
+	nodeShuffle                 // subs interleaved
+	nodeRepeat                  // subs[0] min to max times
+)
+
+const unbounded = -1
+
+// node is an expression over hypercalls.
+type node struct {
+	kind     nodeKind
+	command  *command
+	subs     []*node
+	min, max int // max may be unbounded
+}
+
+// command is a hypercall with the predicate on its arguments.
+type command struct {
+	name  string
+	args  *value // kind valueObject
+	binds bool   // args holds captures
+	def   *definition
+}
+
+type valueKind uint8
+
+const (
+	valueAny valueKind = iota
+	valueNull
+	valueTrue
+	valueFalse
+	valueText    // the string text
+	valueRange   // an integer between low and high
+	valueGlob    // a string like text
+	valueRegexp  // a string that the whole of re matches
+	valueType    // any value of the type that text names
+	valueObject  // members, and more if open
+	valueList    // items, then tail any number of times
+	valueOneOf   // one of items
+	valueCapture // text $capture suffix: a string, or without text and suffix any value
+	valueAs      // items[0], and equal to or bound to capture
+)
+
+// value is a predicate on one JSON value.
+type value struct {
+	kind      valueKind
+	text      string
+	suffix    string
+	low, high *bound // valueRange: nil is open
+	unit      unitFamily
+	re        *regexp.Regexp
+	cost      int // of re, instructions
+	members   []member
+	open      bool
+	items     []*value
+	tail      *value // valueList: what may follow items
+	tailMin   int    // 1: at least one
+	capture   int    // index into definition.captures
+}
+
+// member is one key of an object; members are sorted by key.
+type member struct {
+	key      string
+	optional bool
+	value    *value
+}
+
+// types are the words that valueType knows.
+var types = []string{"string", "integer", "number", "boolean", "object", "list"}

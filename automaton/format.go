@@ -1,0 +1,243 @@
+package automaton
+
+import (
+	"crypto/sha256"
+	"strconv"
+	"strings"
+)
+
+// lineWidth is where the canonical text breaks a sequence.
+const lineWidth = 96
+
+// String returns the canonical text: comments dropped, arguments sorted by
+// name, groups only where needed, white space fixed. Parsing it gives an equal
+// File, whose canonical text is the same.
+func (f *File) String() string {
+	var b strings.Builder
+	for i, d := range f.automata {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		d.format(&b)
+	}
+	return b.String()
+}
+
+// Hash identifies what the text says: SHA-256 over a label and String.
+func (f *File) Hash() [32]byte {
+	return sha256.Sum256([]byte("uvbond v1 automaton\x00" + f.String()))
+}
+
+func (d *definition) format(b *strings.Builder) {
+	b.WriteString("automaton " + d.name + " =\n")
+	d.formatBody(b, "", d.body)
+	if d.abort != nil {
+		d.formatBody(b, "on abort ", d.abort)
+	}
+	if d.deadline != 0 {
+		b.WriteString("    deadline " + formatDuration(d.deadline) + "\n")
+	}
+	b.WriteString("    ;\n")
+}
+
+// formatBody writes one expression, broken into lines between the steps of a
+// sequence or before the operators that it consists of.
+func (d *definition) formatBody(b *strings.Builder, lead string, n *node) {
+	parts, operator := []*node{n}, ""
+	switch n.kind {
+	case nodeSeq:
+		parts = n.subs
+	case nodeAlt:
+		parts, operator = n.subs, "| "
+	case nodeShuffle:
+		parts, operator = n.subs, "& "
+	}
+	column := 0
+	for i, part := range parts {
+		text := d.node(part, n.kind)
+		if i > 0 {
+			text = operator + text
+		} else {
+			text = lead + text
+		}
+		switch {
+		case column == 0:
+			b.WriteString("    ")
+			column = 4
+		case column+1+len(text) > lineWidth:
+			b.WriteString("\n        ")
+			column = 8
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(text)
+		column += len(text)
+	}
+	b.WriteByte('\n')
+}
+
+// binding is how tightly a kind holds its parts together.
+func (k nodeKind) binding() int {
+	switch k {
+	case nodeAlt:
+		return 0
+	case nodeShuffle:
+		return 1
+	case nodeSeq:
+		return 2
+	case nodeRepeat:
+		return 3
+	default:
+		return 4
+	}
+}
+
+// node writes n as a part of an expression of kind outer.
+func (d *definition) node(n *node, outer nodeKind) string {
+	text := ""
+	switch n.kind {
+	case nodeEmpty:
+		return "()"
+	case nodeCommand:
+		return d.command(n.command)
+	case nodeRepeat:
+		text = d.node(n.subs[0], nodeRepeat) + repetition(n.min, n.max)
+	default:
+		parts := make([]string, len(n.subs))
+		for i, sub := range n.subs {
+			parts[i] = d.node(sub, n.kind)
+		}
+		text = strings.Join(parts, map[nodeKind]string{nodeSeq: " ", nodeAlt: " | ", nodeShuffle: " & "}[n.kind])
+	}
+	if n.kind == outer && outer == nodeRepeat || n.kind.binding() < outer.binding() {
+		return "(" + text + ")"
+	}
+	return text
+}
+
+func repetition(low, high int) string {
+	switch {
+	case low == 0 && high == unbounded:
+		return "*"
+	case low == 1 && high == unbounded:
+		return "+"
+	case low == 0 && high == 1:
+		return "?"
+	case high == unbounded:
+		return "{" + strconv.Itoa(low) + ",}"
+	case low == high:
+		return "{" + strconv.Itoa(low) + "}"
+	default:
+		return "{" + strconv.Itoa(low) + "," + strconv.Itoa(high) + "}"
+	}
+}
+
+func (d *definition) command(c *command) string {
+	if len(c.args.members) == 0 && !c.args.open {
+		return c.name
+	}
+	return c.name + d.value(c.args)
+}
+
+func (d *definition) value(v *value) string { return formatValue(v, d.captures) }
+
+// formatValue writes v in the language; messages use it too.
+func formatValue(v *value, captures []string) string {
+	switch v.kind {
+	case valueNull:
+		return "null"
+	case valueTrue:
+		return "true"
+	case valueFalse:
+		return "false"
+	case valueText:
+		return quote(v.text)
+	case valueGlob:
+		return "glob " + quote(v.text)
+	case valueRegexp:
+		return "regexp " + quote(v.text)
+	case valueType:
+		return v.text
+	case valueRange:
+		return formatRange(v)
+	case valueObject:
+		return formatObject(v, captures)
+	case valueList:
+		return formatList(v, captures)
+	case valueOneOf:
+		parts := make([]string, len(v.items))
+		for i, item := range v.items {
+			parts[i] = formatValue(item, captures)
+		}
+		return strings.Join(parts, " | ")
+	case valueCapture:
+		parts := []string{}
+		if v.text != "" {
+			parts = append(parts, quote(v.text))
+		}
+		parts = append(parts, "$"+captures[v.capture])
+		if v.suffix != "" {
+			parts = append(parts, quote(v.suffix))
+		}
+		return strings.Join(parts, " ")
+	case valueAs:
+		return formatValue(v.items[0], captures) + " as $" + captures[v.capture]
+	default:
+		return "any"
+	}
+}
+
+func formatRange(v *value) string {
+	switch {
+	case v.low == nil:
+		return ".." + v.high.format(v.unit)
+	case v.high == nil:
+		return v.low.format(v.unit) + ".."
+	case *v.low == *v.high:
+		return v.low.format(v.unit)
+	default:
+		return v.low.format(v.unit) + ".." + v.high.format(v.unit)
+	}
+}
+
+func formatObject(v *value, captures []string) string {
+	parts := []string{}
+	for _, m := range v.members {
+		key := m.key
+		if !isName(key) {
+			key = quote(key)
+		}
+		if m.optional {
+			key += "?"
+		}
+		parts = append(parts, key+": "+formatValue(m.value, captures))
+	}
+	if v.open {
+		parts = append(parts, "...")
+	}
+	if len(parts) == 0 {
+		return "{}"
+	}
+	return "{ " + strings.Join(parts, ", ") + " }"
+}
+
+func formatList(v *value, captures []string) string {
+	parts := []string{}
+	for _, item := range v.items {
+		parts = append(parts, formatValue(item, captures))
+	}
+	if v.tail != nil {
+		tail := formatValue(v.tail, captures)
+		switch {
+		case v.tailMin == 1:
+			tail += "+"
+		case v.tail.kind == valueAny:
+			tail = "..."
+		default:
+			tail += "*"
+		}
+		parts = append(parts, tail)
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
+}

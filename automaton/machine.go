@@ -1,0 +1,141 @@
+package automaton
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Machine is a compiled automaton. It does not change, so that many Runs may
+// use it at once.
+type Machine struct {
+	name     string
+	deadline time.Duration
+	body     *nfa
+	abort    *nfa             // nil: nothing may follow an abort
+	commands []string         // sorted
+	names    map[string]int32 // index into commands
+	patterns int              // distinct commands in the text
+	slots    int              // values a run may hold
+}
+
+// Name returns the automaton's name; that of a policy is "policy".
+func (m *Machine) Name() string { return m.name }
+
+// Deadline returns how long a session may last, or 0 when the text does not say.
+func (m *Machine) Deadline() time.Duration { return m.deadline }
+
+// States returns how many states the machine has, its on-abort part included.
+func (m *Machine) States() int {
+	n := len(m.body.states)
+	if m.abort != nil {
+		n += len(m.abort.states)
+	}
+	return n
+}
+
+// Commands returns the names of all hypercalls in the automaton, sorted.
+func (m *Machine) Commands() []string { return slices.Clone(m.commands) }
+
+// Compile makes the machine of one automaton of the file.
+func (f *File) Compile(name string) (*Machine, error) {
+	d := f.find(name)
+	if d == nil {
+		known := "the text holds none"
+		if names := f.Names(); len(names) > 0 {
+			known = "the text holds " + strings.Join(names, ", ")
+		}
+		return nil, fmt.Errorf("no automaton %s: %s", tick(name), known)
+	}
+	m := &Machine{name: d.name, deadline: d.deadline, slots: len(d.captures)}
+	if err := m.compile(d.body, d.abort); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// CompilePolicy makes the machine that follows any automaton of the file, one
+// after the other, as often as wanted. Captured values are forgotten between
+// them. After an abort any one of their on-abort parts may follow. Its deadline
+// is the longest of theirs, or 0 when one has none. A file without automata
+// accepts nothing.
+func (f *File) CompilePolicy() (*Machine, error) {
+	m := &Machine{name: "policy"}
+	body, abort := &node{kind: nodeAlt}, &node{kind: nodeAlt}
+	endless := false
+	for _, d := range f.automata {
+		body.subs = append(body.subs, d.body)
+		if d.abort != nil {
+			abort.subs = append(abort.subs, d.abort)
+		}
+		m.slots = max(m.slots, len(d.captures))
+		m.deadline = max(m.deadline, d.deadline)
+		endless = endless || d.deadline == 0
+	}
+	if endless {
+		m.deadline = 0
+	}
+	if len(abort.subs) == 0 {
+		abort = nil
+	}
+	if len(body.subs) == 0 {
+		return m, m.compile(&node{kind: nodeEmpty}, nil)
+	}
+	loop := &node{kind: nodeRepeat, max: unbounded, subs: []*node{body}}
+	if err := m.compile(loop, abort); err != nil {
+		return nil, err
+	}
+	// The loop's own state is both its beginning and its end.
+	m.body.states[m.body.accept].fresh = true
+	return m, nil
+}
+
+func (m *Machine) compile(body, abort *node) error {
+	need := measure(body) + 1
+	if abort != nil {
+		need += measure(abort) + 1
+	}
+	if need > MaxStates {
+		return fmt.Errorf("automaton %s needs about %d states, at most %d are allowed: use smaller counts, or * instead",
+			tick(m.name), need, MaxStates)
+	}
+	m.body = build(body)
+	parts := []*nfa{m.body}
+	if abort != nil {
+		m.abort = build(abort)
+		parts = append(parts, m.abort)
+	}
+	m.number(parts)
+	return nil
+}
+
+// number gives commands and predicates the small numbers that a Run uses.
+func (m *Machine) number(parts []*nfa) {
+	m.names = map[string]int32{}
+	patterns := map[*command]int32{}
+	each := func(f func(*move)) {
+		for _, part := range parts {
+			for i := range part.states {
+				for j := range part.states[i].moves {
+					f(&part.states[i].moves[j])
+				}
+			}
+		}
+	}
+	each(func(v *move) { m.names[v.command.name] = 0 })
+	for name := range m.names {
+		m.commands = append(m.commands, name)
+	}
+	slices.Sort(m.commands)
+	for i, name := range m.commands {
+		m.names[name] = int32(i)
+	}
+	each(func(v *move) {
+		if _, known := patterns[v.command]; !known {
+			patterns[v.command] = int32(len(patterns))
+		}
+		v.name, v.pattern = m.names[v.command.name], patterns[v.command]
+	})
+	m.patterns = len(patterns)
+}

@@ -1,0 +1,353 @@
+package automaton
+
+import (
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// Parse reads a text of automata; name stands for it in errors. An empty text
+// is a File without automata. Errors are of type *SyntaxError.
+func Parse(name string, text []byte) (*File, error) {
+	p := &parser{lexer: lexer{name: name, text: string(text)}}
+	if len(text) > MaxText {
+		return nil, syntaxError(name, "", 0, fmt.Sprintf("text of %d bytes: at most %d are allowed", len(text), MaxText), "")
+	}
+	if !utf8.Valid(text) {
+		offset := 0
+		for {
+			r, n := utf8.DecodeRune(text[offset:])
+			if r == utf8.RuneError && n == 1 {
+				return nil, p.errorAt(offset, "", "text is not valid UTF-8")
+			}
+			offset += n
+		}
+	}
+	if err := p.advance(); err != nil {
+		return nil, err
+	}
+	f := &File{}
+	for p.tok.kind != tokenEnd {
+		if err := p.definition(f); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// parser is a recursive-descent parser with one token of look-ahead.
+type parser struct {
+	lexer
+	tok      token
+	nesting  int
+	patterns int // globs and regular expressions so far
+	def      *definition
+	binds    bool // the value just parsed holds captures
+}
+
+func (p *parser) advance() (err error) {
+	p.tok, err = p.next()
+	return err
+}
+
+func (p *parser) fail(hint, format string, args ...any) error {
+	return p.errorAt(p.tok.offset, hint, format, args...)
+}
+
+func (p *parser) is(punct string) bool { return p.tok.kind == tokenPunct && p.tok.text == punct }
+func (p *parser) isWord(word string) bool {
+	return p.tok.kind == tokenName && p.tok.text == word
+}
+
+// accept takes punct when it is next.
+func (p *parser) accept(punct string) (bool, error) {
+	if !p.is(punct) {
+		return false, nil
+	}
+	return true, p.advance()
+}
+
+func (p *parser) expect(punct, where, hint string) error {
+	if !p.is(punct) {
+		return p.fail(hint, "expected %s %s, found %s", tick(punct), where, p.tok)
+	}
+	return p.advance()
+}
+
+// enter counts nesting; the caller leaves by decrementing.
+func (p *parser) enter() error {
+	if p.nesting++; p.nesting > MaxNesting {
+		return p.fail("", "nested deeper than %d", MaxNesting)
+	}
+	return nil
+}
+
+// reserved are words that cannot name a hypercall or an automaton.
+var reserved = map[string]bool{"automaton": true, "on": true, "deadline": true, "import": true, "part": true}
+
+func (p *parser) definition(f *File) error {
+	if !p.isWord("automaton") {
+		return p.fail("every definition is: automaton NAME = ... ;", "expected `automaton`, found %s", p.tok)
+	}
+	if len(f.automata) == MaxAutomata {
+		return p.fail("", "more than %d automata", MaxAutomata)
+	}
+	if err := p.advance(); err != nil {
+		return err
+	}
+	if p.tok.kind != tokenName || reserved[p.tok.text] {
+		return p.fail("", "expected the automaton's name, found %s", p.tok)
+	}
+	p.def = &definition{name: p.tok.text}
+	if f.find(p.def.name) != nil {
+		return p.fail("give it another name", "automaton %s is defined twice", tick(p.def.name))
+	}
+	if err := p.advance(); err != nil {
+		return err
+	}
+	if err := p.expect("=", "after the automaton's name", ""); err != nil {
+		return err
+	}
+	var err error
+	if p.def.body, err = p.alternatives(); err != nil {
+		return err
+	}
+	for !p.is(";") {
+		if err := p.clause(); err != nil {
+			return err
+		}
+	}
+	f.automata = append(f.automata, p.def)
+	return p.advance()
+}
+
+// clause parses what may follow the body: on abort, deadline.
+func (p *parser) clause() (err error) {
+	switch {
+	case p.isWord("on"):
+		if p.def.abort != nil {
+			return p.fail("join the two with |", "`on abort` is given twice")
+		}
+		if err := p.advance(); err != nil {
+			return err
+		}
+		if !p.isWord("abort") {
+			return p.fail("write: on abort ...", "expected `abort`, found %s", p.tok)
+		}
+		if err := p.advance(); err != nil {
+			return err
+		}
+		p.def.abort, err = p.alternatives()
+		return err
+	case p.isWord("deadline"):
+		if p.def.deadline != 0 {
+			return p.fail("", "`deadline` is given twice")
+		}
+		if err := p.advance(); err != nil {
+			return err
+		}
+		p.def.deadline, err = p.duration()
+		return err
+	case p.tok.kind == tokenEnd, p.isWord("automaton"):
+		return p.fail("end every automaton with ;", "expected `;`, found %s", p.tok)
+	case p.is("{") || p.is("*") || p.is("+") || p.is("?"):
+		return p.fail("to repeat twice over, use parentheses: (a{2,3})*", "unexpected %s after a repetition", p.tok)
+	case p.is(")"):
+		return p.fail("remove it, or open a group before", "`)` closes nothing")
+	default:
+		return p.fail("", "expected a hypercall, `on abort`, `deadline` or `;`, found %s", p.tok)
+	}
+}
+
+func (p *parser) duration() (time.Duration, error) {
+	start := p.tok.offset
+	b, family, err := p.integer("a duration, like 30s")
+	if err != nil {
+		return 0, err
+	}
+	d := time.Duration(b.magnitude) * time.Millisecond
+	if family != unitTime || b.negative || b.magnitude == 0 || b.magnitude > maxDeadlineS*1000 {
+		return 0, p.errorAt(start, "write it like 30s or 2min", "a deadline is a duration from 1ms to 24h")
+	}
+	return d, nil
+}
+
+// alternatives = interleaving { "|" interleaving } .
+func (p *parser) alternatives() (*node, error) { return p.operands(nodeAlt, "|", p.interleaving) }
+
+// interleaving = sequence { "&" sequence } .
+func (p *parser) interleaving() (*node, error) { return p.operands(nodeShuffle, "&", p.sequence) }
+
+func (p *parser) operands(kind nodeKind, operator string, operand func() (*node, error)) (*node, error) {
+	var subs []*node
+	for {
+		n, err := operand()
+		if err != nil {
+			return nil, err
+		}
+		subs = append(subs, flatten(kind, n)...)
+		if more, err := p.accept(operator); err != nil {
+			return nil, err
+		} else if !more {
+			return join(kind, subs), nil
+		}
+	}
+}
+
+// flatten lifts the operands of the same associative operator out of a group.
+func flatten(kind nodeKind, n *node) []*node {
+	if n.kind == kind {
+		return n.subs
+	}
+	return []*node{n}
+}
+
+func join(kind nodeKind, subs []*node) *node {
+	if len(subs) == 1 {
+		return subs[0]
+	}
+	return &node{kind: kind, subs: subs}
+}
+
+// sequence = step { step } .
+func (p *parser) sequence() (*node, error) {
+	var subs []*node
+	for p.is("(") || p.tok.kind == tokenName && !reserved[p.tok.text] {
+		n, err := p.step()
+		if err != nil {
+			return nil, err
+		}
+		subs = append(subs, flatten(nodeSeq, n)...)
+	}
+	if len(subs) == 0 {
+		hint := ""
+		switch {
+		case p.tok.kind == tokenString:
+			hint = "hypercalls are written without quotes"
+		case p.is(")") || p.is(";") || p.is("|") || p.is("&"):
+			hint = "() stands for no hypercall at all"
+		}
+		return nil, p.fail(hint, "expected a hypercall or `(`, found %s", p.tok)
+	}
+	return join(nodeSeq, subs), nil
+}
+
+// step = ( command | "(" [ alternatives ] ")" ) [ repetition ] .
+func (p *parser) step() (*node, error) {
+	var n *node
+	var err error
+	if p.is("(") {
+		n, err = p.group()
+	} else {
+		n, err = p.command()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.repetition(n)
+}
+
+func (p *parser) group() (*node, error) {
+	open := p.tok.offset
+	if err := p.enter(); err != nil {
+		return nil, err
+	}
+	defer func() { p.nesting-- }()
+	if err := p.advance(); err != nil {
+		return nil, err
+	}
+	if empty, err := p.accept(")"); err != nil || empty {
+		return &node{kind: nodeEmpty}, err
+	}
+	n, err := p.alternatives()
+	if err != nil {
+		return nil, err
+	}
+	if !p.is(")") && (p.tok.kind == tokenEnd || p.is(";") || p.tok.kind == tokenName && reserved[p.tok.text]) {
+		return nil, p.errorAt(open, "close it with )", "`(` is never closed")
+	}
+	return n, p.expect(")", "at the end of a group", "")
+}
+
+func (p *parser) command() (*node, error) {
+	c := &command{name: p.tok.text, args: &value{kind: valueObject}, def: p.def}
+	if err := p.advance(); err != nil {
+		return nil, err
+	}
+	if p.is("{") && !p.countFollows() {
+		p.binds = false
+		var err error
+		if c.args, err = p.object(); err != nil {
+			return nil, err
+		}
+		c.binds = p.binds
+	}
+	return &node{kind: nodeCommand, command: c}, nil
+}
+
+// countFollows tells a bounded repetition from arguments: no key starts with a digit.
+func (p *parser) countFollows() bool {
+	ahead := p.lexer
+	t, err := ahead.next()
+	return err == nil && (t.kind == tokenInteger || t.kind == tokenPunct && t.text == ",")
+}
+
+func (p *parser) repetition(n *node) (*node, error) {
+	r := &node{kind: nodeRepeat, subs: []*node{n}}
+	switch {
+	case p.is("*"):
+		r.min, r.max = 0, unbounded
+	case p.is("+"):
+		r.min, r.max = 1, unbounded
+	case p.is("?"):
+		r.min, r.max = 0, 1
+	case p.is("{") && p.countFollows():
+		return r, p.bounds(r)
+	default:
+		return n, nil
+	}
+	return r, p.advance()
+}
+
+// bounds = "{" integer [ "," [ integer ] ] "}" .
+func (p *parser) bounds(r *node) error {
+	if err := p.advance(); err != nil {
+		return err
+	}
+	start := p.tok.offset
+	var err error
+	if r.min, err = p.count(); err != nil {
+		return err
+	}
+	r.max = r.min
+	comma, err := p.accept(",")
+	if err != nil {
+		return err
+	}
+	if comma {
+		r.max = unbounded
+		if !p.is("}") {
+			if r.max, err = p.count(); err != nil {
+				return err
+			}
+		}
+	}
+	if r.max != unbounded && r.max < r.min {
+		return p.errorAt(start, fmt.Sprintf("write {%d,%d}", r.max, r.min), "the larger count comes first")
+	}
+	if r.max == 0 {
+		return p.errorAt(start, "leave it out, or write ()", "zero times is never")
+	}
+	return p.expect("}", "at the end of a repetition", "write {2} or {1,3} or {1,}")
+}
+
+func (p *parser) count() (int, error) {
+	if p.tok.kind != tokenInteger || p.tok.unit != "" {
+		return 0, p.fail("write {2} or {1,3} or {1,}", "expected a count, found %s", p.tok)
+	}
+	b, ok := parseBound(p.tok.text)
+	if !ok || b.negative || b.magnitude > MaxRepeat {
+		return 0, p.fail("", "a count lies between 0 and %d, found %s", MaxRepeat, p.tok)
+	}
+	return int(b.magnitude), p.advance()
+}
