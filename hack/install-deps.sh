@@ -46,7 +46,7 @@ for p in $wanted; do
 	[ "$status" = installed ] || missing="$missing $p"
 done
 unknown=
-kernels="${UVBOND_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/uvbond}/guest/packages"
+kernels="${UVBOND_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/uvbond}/guest/packages"
 if [ ! -d "$kernels/linux-image-cloud-amd64" ] || [ ! -d "$kernels/linux-image-amd64" ]; then
 	for p in $known; do
 		apt-cache show "$p" >/dev/null 2>&1 || unknown="$unknown $p"
