@@ -1,0 +1,256 @@
+package luks
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/disk/xts"
+)
+
+// What Format writes lies where cryptsetup puts it by default.
+const (
+	newHeaderSize    = minHeaderSize // of one copy
+	newKeyslotsSize  = DataOffset - 2*newHeaderSize
+	newAreaSize      = 258048 // cryptsetup's for a key of 64 bytes: 256000 rounded up to 4 KiB
+	digestIterations = 100_000
+)
+
+// DataOffset is where Format puts the data, in bytes.
+const DataOffset = 16 << 20
+
+// FormatOptions says what Format writes. Only Passphrase and DataSize must be
+// given.
+type FormatOptions struct {
+	Passphrase []byte // 1 to 8 MiB; cryptsetup's prompt takes up to 512 bytes, its key files up to 8 MiB
+	VolumeKey  []byte // 32 or 64 bytes, kept by the caller; nil: 64 random ones, which Unlock returns
+	SectorSize uint32 // 512, 1024, 2048 or 4096 bytes; 0: 4096, or 512 where DataSize is no multiple of 4096
+	UUID       string // canonical text in lower case; empty: random
+	Label      string // at most 47 bytes
+	DataSize   uint64 // bytes, a multiple of the sector size
+	PBKDF      PBKDF
+}
+
+// PBKDF is the cost of trying a passphrase on the new keyslot. The zero value
+// means DefaultPBKDF.
+type PBKDF struct {
+	Type       string // "argon2id", "argon2i" or "pbkdf2"
+	Time       uint32 // argon2: passes
+	MemoryKiB  uint32 // argon2
+	Lanes      uint8  // argon2
+	Iterations uint32 // pbkdf2, with SHA-256
+}
+
+// DefaultPBKDF is argon2id with 4 passes, 4 lanes and 1 GiB, or half of the
+// memory of a machine that has less than 2 GiB (at least 64 MiB). These are
+// cryptsetup's defaults, but for the passes, which cryptsetup measures out to take
+// two seconds: here the cost does not depend on how busy the machine is.
+func DefaultPBKDF() PBKDF {
+	p := PBKDF{Type: "argon2id", Time: 4, MemoryKiB: 1 << 20, Lanes: 4}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err == nil {
+		half := uint64(info.Totalram) * uint64(info.Unit) / 2048
+		p.MemoryKiB = uint32(max(64<<10, min(half, uint64(p.MemoryKiB))))
+	}
+	return p
+}
+
+// Format writes a new header to the start of w, with one keyslot, and returns
+// it as ReadHeader would. What w had in the rest of its first DataOffset bytes
+// stays there, so w should be new or blank. Nothing is synced.
+func Format(w io.WriterAt, opts FormatOptions) (*Header, error) {
+	image, err := build(opts)
+	if err != nil {
+		return nil, err
+	}
+	// What cannot be read back must not be written.
+	h, err := parse(image[:newHeaderSize:newHeaderSize], image[newHeaderSize:2*newHeaderSize], DataOffset+opts.DataSize, bytes.NewReader(image))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.WriteAt(image, 0); err != nil {
+		return nil, fmt.Errorf("luks: writing the header: %w", err)
+	}
+	return h, nil
+}
+
+// build returns the first bytes of a disk: both copies and the first keyslot.
+func build(opts FormatOptions) ([]byte, error) {
+	if err := opts.complete(); err != nil {
+		return nil, err
+	}
+	key := opts.VolumeKey
+	if key == nil {
+		key = make([]byte, 64)
+		defer clear(key)
+		rand.Read(key)
+	}
+	// xts.New knows which keys are no good for data.
+	c, err := xts.New(key, int(opts.SectorSize), 1)
+	if err != nil {
+		return nil, err
+	}
+	c.Wipe()
+	image := make([]byte, 2*newHeaderSize+newAreaSize)
+	slot, err := fillArea(image[2*newHeaderSize:], key, opts)
+	if err != nil {
+		return nil, err
+	}
+	digest := Digest{Hash: "sha256", Iterations: digestIterations, Salt: random(32)}
+	if digest.Value, err = digest.compute(key); err != nil {
+		return nil, err
+	}
+	text, err := metadata(opts, slot, digest)
+	if err != nil {
+		return nil, err
+	}
+	writeCopy(image[:newHeaderSize], magicFirst, 0, opts, text)
+	writeCopy(image[newHeaderSize:2*newHeaderSize], magicSecond, newHeaderSize, opts, text)
+	return image, nil
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: the program ends instead
+	return b
+}
+
+// complete checks opts and fills in what was left out.
+func (o *FormatOptions) complete() error {
+	if len(o.Passphrase) == 0 || len(o.Passphrase) > 8<<20 {
+		return errors.New("luks: the passphrase must have 1 byte to 8 MiB")
+	}
+	if o.SectorSize == 0 {
+		if o.SectorSize = 4096; o.DataSize%4096 != 0 {
+			o.SectorSize = 512
+		}
+	}
+	switch o.SectorSize {
+	case 512, 1024, 2048, 4096:
+	default:
+		return fmt.Errorf("luks: sector size %d is not 512, 1024, 2048 or 4096", o.SectorSize)
+	}
+	if o.DataSize == 0 || o.DataSize%uint64(o.SectorSize) != 0 || o.DataSize > math.MaxInt64-DataOffset {
+		return fmt.Errorf("luks: data size %d is not a multiple of the sector size %d above 0 and below 2^63", o.DataSize, o.SectorSize)
+	}
+	if len(o.Label) > offAlgorithm-offLabel-1 || !utf8.ValidString(o.Label) || bytes.ContainsFunc([]byte(o.Label), unicode.IsControl) {
+		return errors.New("luks: the label must be a line of at most 47 bytes of UTF-8")
+	}
+	if o.UUID == "" {
+		o.UUID = newUUID()
+	} else if !uuidText.MatchString(o.UUID) {
+		return fmt.Errorf("luks: %s is not a UUID in lower case", clip(o.UUID))
+	}
+	if o.PBKDF == (PBKDF{}) {
+		o.PBKDF = DefaultPBKDF()
+	}
+	return nil
+}
+
+// newUUID is a random UUID (RFC 9562, version 4).
+func newUUID() string {
+	b := random(16)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// fillArea splits and enciphers the volume key into a keyslot's area and
+// returns the keyslot's JSON.
+func fillArea(area, key []byte, opts FormatOptions) (map[string]any, error) {
+	p := opts.PBKDF
+	kdf := KDF{Type: p.Type, Time: p.Time, MemoryKiB: p.MemoryKiB, Lanes: p.Lanes, Hash: "sha256", Iterations: p.Iterations, Salt: random(32)}
+	text := map[string]any{"type": kdf.Type, "salt": kdf.Salt}
+	if kdf.Type == "pbkdf2" {
+		text["hash"], text["iterations"] = kdf.Hash, kdf.Iterations
+	} else {
+		text["time"], text["memory"], text["cpus"] = kdf.Time, kdf.MemoryKiB, kdf.Lanes
+	}
+	if err := judgeKDF(text); err != nil {
+		return nil, err
+	}
+	areaKey, err := kdf.derive(opts.Passphrase, 64)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(areaKey)
+	c, err := xts.New(areaKey, areaSector, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Wipe()
+	afSplit(area, key, hashes["sha256"]())
+	split := area[:splitSize(len(key))]
+	if err := c.EncryptSectors(split, split, 0); err != nil {
+		return nil, err
+	}
+	return map[string]any{
+		"type": "luks2", "key_size": len(key), "kdf": text,
+		"af": map[string]any{"type": "luks1", "stripes": stripes, "hash": "sha256"},
+		"area": map[string]any{"type": "raw", "offset": strconv.Itoa(2 * newHeaderSize), "size": strconv.Itoa(newAreaSize),
+			"encryption": cipherName, "key_size": len(areaKey)},
+	}, nil
+}
+
+// judgeKDF applies the reader's limits before the work is done.
+func judgeKDF(text map[string]any) error {
+	b, err := json.Marshal(text)
+	if err != nil {
+		return err
+	}
+	tree, err := decodeTree(b)
+	if err != nil {
+		return err
+	}
+	object{"kdf", tree, &err}.kdf()
+	return err
+}
+
+func metadata(opts FormatOptions, slot map[string]any, d Digest) ([]byte, error) {
+	text, err := json.Marshal(map[string]any{
+		"keyslots": map[string]any{"0": slot},
+		"tokens":   map[string]any{},
+		"segments": map[string]any{"0": map[string]any{
+			"type": "crypt", "offset": strconv.Itoa(DataOffset), "size": "dynamic", "iv_tweak": "0",
+			"encryption": cipherName, "sector_size": opts.SectorSize,
+		}},
+		"digests": map[string]any{"0": map[string]any{
+			"type": "pbkdf2", "keyslots": []string{"0"}, "segments": []string{"0"}, "hash": d.Hash, "iterations": d.Iterations,
+			"salt": base64.StdEncoding.EncodeToString(d.Salt), "digest": base64.StdEncoding.EncodeToString(d.Value),
+		}},
+		"config": map[string]any{"json_size": strconv.Itoa(newHeaderSize - binarySize), "keyslots_size": strconv.Itoa(newKeyslotsSize)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(text) >= newHeaderSize-binarySize {
+		return nil, errors.New("luks: the header does not fit")
+	}
+	return text, nil
+}
+
+// writeCopy fills b, which is blank, with one copy of the header.
+func writeCopy(b []byte, magic string, place uint64, opts FormatOptions, text []byte) {
+	copy(b[offMagic:], magic)
+	binary.BigEndian.PutUint16(b[offVersion:], 2)
+	binary.BigEndian.PutUint64(b[offSize:], uint64(len(b)))
+	binary.BigEndian.PutUint64(b[offSeqID:], 1)
+	copy(b[offLabel:offAlgorithm], opts.Label)
+	copy(b[offAlgorithm:], "sha256")
+	rand.Read(b[offSalt:offUUID])
+	copy(b[offUUID:], opts.UUID)
+	binary.BigEndian.PutUint64(b[offPlace:], place)
+	copy(b[binarySize:], text)
+	sum := checksum(b)
+	copy(b[offChecksum:], sum[:])
+}
