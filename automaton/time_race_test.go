@@ -1,0 +1,8 @@
+//go:build race
+
+package automaton
+
+import "time"
+
+// nastyTime under the race detector, which is several times slower.
+const nastyTime = 2 * time.Second
