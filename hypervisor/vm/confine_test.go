@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -270,6 +271,60 @@ func TestConfineRefuses(t *testing.T) {
 		}
 		if c, err := readConfinement(fd); err == nil {
 			t.Errorf("%s: accepted as %+v", name, c)
+		}
+	}
+}
+
+// TestConfinedSees runs another program than QEMU in the same confinement, with KVM's
+// device, and has it say who it is and what it can do.
+func TestConfinedSees(t *testing.T) {
+	if !isRoot() {
+		t.Skip("own uids and namespaces need root")
+	}
+	const shell = "/usr/bin/busybox"
+	if _, err := os.Stat(shell); err != nil {
+		t.Fatal("busybox is missing: apt install busybox-static")
+	}
+	cfg := testConfig(t)
+	if _, err := Prepare(cfg, testID, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, noKVM := os.Stat("/dev/kvm")
+	l := &launch{cfg: cfg, spec: &LaunchSpec{ID: testID}, isolate: true, binary: shell, line: commandLine{id: testID}}
+	if noKVM == nil {
+		l.accel = AccelKVM
+	}
+	l.giveOrders()
+	l.orders.Args = []string{shell, "sh", "-c", `id; hostname; ls -ln /dev; ls -l /proc /sys /tmp /home 2>&1
+echo x >/x; echo x >/dev/x; echo x >/usr/lib/x; echo x >/dev/null && echo null works; kill -0 1; /usr/bin/busybox mount -t tmpfs x /usr`}
+	cmd, orders, output, err := l.spawn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(&l.orders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := orders.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	orders.Close()
+	said := &tail{max: stderrTail}
+	<-drain(said, output)
+	cmd.Wait()
+	have := said.String()
+	want := []string{
+		"uid=787000 gid=787000\nuvbond\n", "null works",
+		"/proc: No such file", "/sys: No such file", "/tmp: No such file", "/home: No such file",
+		"create /x: Read-only file system", "create /dev/x: Read-only file system", "create /usr/lib/x: Read-only file system",
+		"kill pid 1: Operation not permitted", "mount: permission denied (are you root?)",
+	}
+	if noKVM == nil {
+		want = append(want, "kvm")
+	}
+	for _, w := range want {
+		if !strings.Contains(have, w) {
+			t.Errorf("missing %q in:\n%s", w, have)
 		}
 	}
 }

@@ -13,15 +13,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/uvbond/uvbond/hypervisor/keeper"
 )
 
 // TestMain lets the test binary stand in for the daemon's program: as the helper that
-// becomes QEMU, and as a daemon that starts a VM and dies.
+// becomes QEMU, as a keeper, and as a daemon that starts a VM and dies.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "confine":
 			os.Exit(ConfineMain())
+		case "keeper":
+			os.Exit(keeper.Main(os.Args[2:]))
 		case "launch-and-die":
 			os.Exit(launchAndDie())
 		}
