@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/tenant"
+	"github.com/uvbond/uvbond/tenant/fail"
+	"github.com/uvbond/uvbond/tenant/store"
+)
+
+type createFlags struct {
+	host, memory, firmware, bus, machine, policy string
+	cpus                                         uint32
+	disks, nics                                  []string
+	key                                          keyFlags
+	resume                                       bool
+}
+
+func (a *app) vmCreate() *cobra.Command {
+	var f createFlags
+	c := &cobra.Command{
+		Use:   "create NAME --host HOST --disk FILE",
+		Short: "Register a VM with a hypervisor",
+		Long: `Reads the header of each encrypted disk from the local file, unlocks it, stores the
+disks on the host where they are missing, seals the registration for the
+hypervisor, and checks the confirmation. A confirmation that does not open means that
+the key was swapped or that another host answered: the command says so and stops.
+
+A disk is FILE[,name=NAME][,bus=BUS][,discard][,ro]; the first one boots. With
+"discard" the storage sees which parts of the disk are unused. In FILE, write two
+commas for one.`,
+		Example: `  uvbond vm create web1 --host lab --disk web1.luks --memory 1GiB --cpus 1
+  uvbond vm create db1 --host lab --disk root.luks --disk data.luks,name=data,discard \
+      --memory 4GiB --cpus 2 --firmware uefi --nic model=virtio --policy status,pause
+  uvbond vm create web1 --resume`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return a.runCreate(c, args[0], f) },
+	}
+	a.hostFlag(c, &f.host)
+	c.Flag("host").Annotations = nil // not with --resume; checked by hand
+	c.Flags().StringArrayVar(&f.disks, "disk", nil, "encrypted disk: FILE[,name=..][,bus=..][,discard][,ro] (repeatable, first boots)")
+	c.Flags().StringVar(&f.memory, "memory", "1GiB", "memory, for example 1GiB or 512MiB")
+	c.Flags().Uint32Var(&f.cpus, "cpus", 1, "virtual processors")
+	c.Flags().StringVar(&f.firmware, "firmware", "bios", "bios or uefi")
+	c.Flags().StringVar(&f.bus, "bus", "virtio", "bus of the disks: virtio, ide, sata or nvme")
+	c.Flags().StringVar(&f.machine, "machine", "", "pc or q35 (default: what firmware and bus need)")
+	c.Flags().StringArrayVar(&f.nics, "nic", nil, "network card: model=virtio|e1000[,mac=52:54:00:..] (repeatable)")
+	c.Flags().StringVar(&f.policy, "policy", "status", "what operators may do without a ticket: status,pause,... or none")
+	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up a registration that was interrupted")
+	addKeyFlags(c, &f.key)
+	choice(c, "firmware", "bios", "uefi")
+	choice(c, "bus", "virtio", "ide", "sata", "nvme")
+	choice(c, "machine", "pc", "q35")
+	choice(c, "policy", "status", "status,pause,resume", "none")
+	return c
+}
+
+func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
+	o, err := a.owner()
+	if err != nil {
+		return err
+	}
+	if f.resume {
+		vm, err := o.Resume(c.Context(), name)
+		if err != nil {
+			return err
+		}
+		return a.created(vm)
+	}
+	req, err := f.request(name)
+	if err != nil {
+		return err
+	}
+	req.Report = a.reporter()
+	req.Passphrase = a.forDisk(&f.key)
+	vm, err := o.Create(c.Context(), *req)
+	if err != nil {
+		return err
+	}
+	return a.created(vm)
+}
+
+func (a *app) created(vm *store.VM) error {
+	return a.print(vmJSON(vm), func(w io.Writer) {
+		fmt.Fprintf(w, "%s is bonded to host %s (confirmed): %s memory, %d cpus, %d disks\n", vm.Name, vm.Host, bytesText(vm.Spec.Memory), vm.Spec.CPUs, len(vm.Spec.Disks))
+		fmt.Fprintf(w, "operators may: %s\nboot it with: uvbond vm start %s\n", policyText(vm.Policy), vm.Name)
+	})
+}
+
+func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
+	switch {
+	case f.host == "":
+		return nil, fail.New(fail.Usage, "see: uvbond host list", "--host is missing")
+	case len(f.disks) == 0:
+		return nil, fail.New(fail.Usage, "give an encrypted disk; to make one: uvbond disk encrypt IN OUT", "--disk is missing")
+	}
+	memory, err := parseBytes(f.memory)
+	if err != nil {
+		return nil, err
+	}
+	req := &tenant.CreateRequest{Name: name, Host: f.host, Memory: memory, CPUs: f.cpus, Firmware: f.firmware, Machine: f.machine}
+	for _, text := range f.disks {
+		d, err := parseDisk(text, f.bus)
+		if err != nil {
+			return nil, err
+		}
+		req.Disks = append(req.Disks, d)
+	}
+	if req.Machine == "" {
+		req.Machine = defaultMachine(f.firmware, req.Disks)
+	}
+	for _, text := range f.nics {
+		n, err := parseNIC(text)
+		if err != nil {
+			return nil, err
+		}
+		req.NICs = append(req.NICs, n)
+	}
+	req.Policy = words(f.policy)
+	return req, nil
+}
+
+// defaultMachine picks what the buses need: IDE is in "pc", SATA in "q35".
+func defaultMachine(firmware string, disks []tenant.DiskSource) string {
+	for _, d := range disks {
+		switch d.Bus {
+		case "ide":
+			return "pc"
+		case "sata", "nvme":
+			return "q35"
+		}
+	}
+	if firmware == "uefi" {
+		return "q35"
+	}
+	return "pc"
+}
+
+func words(list string) []string {
+	var out []string
+	for w := range strings.SplitSeq(list, ",") {
+		if w = strings.TrimSpace(w); w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// parseDisk reads FILE[,name=..][,bus=..][,discard][,ro]; ",," is a comma.
+func parseDisk(text, bus string) (tenant.DiskSource, error) {
+	const comma = "\x00"
+	parts := strings.Split(strings.ReplaceAll(text, ",,", comma), ",")
+	d := tenant.DiskSource{Path: strings.ReplaceAll(parts[0], comma, ","), Bus: bus}
+	for _, p := range parts[1:] {
+		key, value, has := strings.Cut(p, "=")
+		switch {
+		case p == "discard":
+			d.Discard = true
+		case p == "ro":
+			d.ReadOnly = true
+		case key == "name" && has && value != "":
+			d.Name = value
+		case key == "bus" && has && value != "":
+			d.Bus = value
+		default:
+			return d, fail.New(fail.Usage, "a disk is FILE[,name=NAME][,bus=BUS][,discard][,ro]", "--disk: %q is not understood", p)
+		}
+	}
+	if d.Path == "" {
+		return d, fail.New(fail.Usage, "a disk is FILE[,name=NAME][,bus=BUS][,discard][,ro]", "--disk: the file is missing")
+	}
+	if _, err := os.Stat(d.Path); err != nil {
+		return d, fail.Wrap(err, fail.Other, "the header is read from the local file: give the path of the encrypted disk", "--disk")
+	}
+	switch d.Bus {
+	case "virtio", "ide", "sata", "nvme":
+		return d, nil
+	}
+	return d, fail.New(fail.Usage, "virtio, ide, sata or nvme", "%q is not a disk bus", d.Bus)
+}
+
+// parseNIC reads model=MODEL[,mac=MAC]; a card without a MAC gets a random one
+// with QEMU's prefix.
+func parseNIC(text string) (bond.NIC, error) {
+	const hint = "a network card is model=virtio|e1000[,mac=52:54:00:12:34:56]"
+	n := bond.NIC{Model: "virtio", MAC: [6]byte{0x52, 0x54, 0x00}}
+	_, _ = rand.Read(n.MAC[3:])
+	for p := range strings.SplitSeq(text, ",") {
+		key, value, _ := strings.Cut(p, "=")
+		switch {
+		case p == "virtio" || p == "e1000":
+			n.Model = p
+		case key == "model" && (value == "virtio" || value == "e1000"):
+			n.Model = value
+		case key == "mac":
+			mac, err := net.ParseMAC(value)
+			if err != nil || len(mac) != 6 {
+				return n, fail.New(fail.Usage, hint, "--nic: %q is not a MAC address", value)
+			}
+			n.MAC = [6]byte(mac)
+		default:
+			return n, fail.New(fail.Usage, hint, "--nic: %q is not understood", p)
+		}
+	}
+	return n, nil
+}

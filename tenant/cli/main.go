@@ -1,0 +1,191 @@
+// Package cli is the command line of uvbond. It puts words, prompts and progress bars
+// around package tenant, and decides nothing about trust: a result is printed as
+// verified only when package tenant returned a receipt.
+//
+// Results go to standard output; progress, prompts, notes and errors go to
+// standard error. With --json both are JSON.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/uvbond/uvbond/tenant"
+	"github.com/uvbond/uvbond/tenant/fail"
+	"github.com/uvbond/uvbond/tenant/store"
+)
+
+// Main runs uvbond with the arguments of the process and returns its exit code.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // a second Ctrl-C ends the process at once
+	}()
+	return int(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// app is one run of uvbond.
+type app struct {
+	in       *os.File
+	out, err io.Writer
+	json     bool
+	started  bool // arguments were accepted: errors are no longer usage errors
+	colour   bool // of out
+	live     bool // err is a terminal: progress bars make sense
+}
+
+func run(ctx context.Context, args []string, in, out, errOut *os.File) fail.Code {
+	a := &app{in: in, out: out, err: errOut}
+	a.colour = term.IsTerminal(int(out.Fd())) && os.Getenv("NO_COLOR") == ""
+	a.live = term.IsTerminal(int(errOut.Fd()))
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.started && fail.CodeOf(err) == fail.Other {
+		err = usage(root, err)
+	}
+	return a.fail(err)
+}
+
+func usage(root *cobra.Command, err error) error {
+	text, rest, _ := strings.Cut(err.Error(), "\n")
+	hint := strings.Join(strings.Fields(rest), " ")
+	if hint == "" {
+		hint = "see: " + root.Name() + " --help"
+	}
+	return fail.New(fail.Usage, hint, "%s", text)
+}
+
+// fail prints an error and returns the exit code.
+func (a *app) fail(err error) fail.Code {
+	code := fail.CodeOf(err)
+	if err == nil {
+		return fail.Done
+	}
+	text, hint := err.Error(), fail.HintOf(err)
+	if errors.Is(err, context.Canceled) && text == context.Canceled.Error() {
+		text = "interrupted"
+	}
+	if a.json {
+		type body struct {
+			Class   string `json:"class"`
+			Exit    int    `json:"exit"`
+			Message string `json:"message"`
+			Hint    string `json:"hint,omitempty"`
+		}
+		enc := json.NewEncoder(a.err)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(map[string]body{"error": {code.String(), int(code), text, hint}})
+		return code
+	}
+	if code == fail.Forged {
+		fmt.Fprintln(a.err, strings.Repeat("@", 72))
+	}
+	fmt.Fprintf(a.err, "error: %s\n", text)
+	if hint != "" {
+		fmt.Fprintf(a.err, "hint: %s\n", hint)
+	}
+	if code == fail.Forged {
+		fmt.Fprintln(a.err, strings.Repeat("@", 72))
+	}
+	return code
+}
+
+func (a *app) root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "uvbond",
+		Short: "Bind virtual machines to their owner",
+		Long: `uvbond is the client of the owner of virtual machines. It encrypts their disks,
+pins the hypervisor they run on, and commands them so that the management server
+in between can neither put another machine in their place nor make them do what
+their owner did not ask for.
+
+Exit codes:
+  0    done (and where a receipt is due, it was verified)
+  1    any other error
+  2    wrong command line
+  3    refused by the hypervisor
+  4    redirected or forged: an answer that is not from your VM
+  5    unknown: no receipt came
+  6    the server was not reached
+  130  interrupted`,
+		Example: `  uvbond host add lab https://server.example:8443
+  uvbond disk encrypt debian.qcow2 web1.luks
+  uvbond vm create web1 --host lab --disk web1.luks --memory 1GiB --cpus 1
+  uvbond vm start web1`,
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
+	}
+	group(c)
+	c.PersistentFlags().BoolVar(&a.json, "json", false, "print results (and errors, on standard error) as JSON")
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fail.New(fail.Usage, "see: "+c.CommandPath()+" --help", "%s", err)
+	})
+	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.receiptCommand(), a.auditCommand(), a.doctorCommand(), a.versionCommand())
+	return c
+}
+
+// group makes a command that only holds others: alone it prints its help, and a
+// word that is none of its commands is a usage error.
+func group(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		hint := "see: " + c.CommandPath() + " --help"
+		c.SuggestionsMinimumDistance = 2
+		if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+			hint = "did you mean " + c.CommandPath() + " " + s[0] + "?"
+		}
+		return fail.New(fail.Usage, hint, "%q is not a command of %s", args[0], c.CommandPath())
+	}
+}
+
+// owner opens the state folder.
+func (a *app) owner() (*tenant.Owner, error) {
+	dir, err := store.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return tenant.NewOwner(s), nil
+}
+
+// print writes a result: v as JSON, or text.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if !a.json {
+		text(a.out)
+		return nil
+	}
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// note writes a line for the person, not for scripts.
+func (a *app) note(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.err, format+"\n", args...)
+	}
+}

@@ -1,0 +1,278 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/tenant"
+	"github.com/uvbond/uvbond/tenant/client"
+	"github.com/uvbond/uvbond/tenant/fail"
+	"github.com/uvbond/uvbond/tenant/store"
+)
+
+type vmView struct {
+	Name       string     `json:"name"`
+	ID         string     `json:"id"`
+	Host       string     `json:"host"`
+	Phase      string     `json:"phase"`
+	Created    int64      `json:"created"`
+	Spec       store.Spec `json:"spec"`
+	Policy     string     `json:"policy"`
+	Allowed    []string   `json:"operators_may"`
+	Instance   uint64     `json:"instance,omitempty"`
+	Descriptor bool       `json:"has_descriptor"`
+	State      string     `json:"state,omitempty"` // of the newest verified receipt
+	StateTime  int64      `json:"state_time,omitempty"`
+	AuditSeq   uint64     `json:"audit_records_verified,omitempty"`
+	Unverified *claim     `json:"server_unverified,omitempty"`
+}
+
+// claim is what the server says of a VM. Nothing vouches for it.
+type claim struct {
+	State string `json:"state,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func vmJSON(vm *store.VM) vmView {
+	v := vmView{
+		Name: vm.Name, ID: vm.ID, Host: vm.Host, Phase: vm.Phase, Created: vm.Created, Spec: vm.Spec, Policy: vm.Policy,
+		Instance: vm.Instance, Descriptor: len(vm.Descriptor) > 0, State: vm.State, StateTime: vm.StateTime, AuditSeq: vm.AuditSeq,
+	}
+	v.Allowed = allowed(vm.Policy)
+	return v
+}
+
+// allowed names the automata of a policy.
+func allowed(policy string) []string {
+	if policy == "" {
+		return []string{}
+	}
+	f, err := automaton.Parse("policy", []byte(policy))
+	if err != nil {
+		return []string{"(damaged)"}
+	}
+	return f.Names()
+}
+
+func policyText(policy string) string {
+	if names := allowed(policy); len(names) > 0 {
+		return strings.Join(names, ", ")
+	}
+	return "nothing"
+}
+
+// claims asks every host once for its view of the VMs.
+func claims(ctx context.Context, o *tenant.Owner, hosts map[string]bool) map[string]*claim {
+	out := map[string]*claim{}
+	for host := range hosts {
+		conn, err := o.Connect(ctx, host)
+		if err != nil {
+			out[host] = &claim{Error: err.Error()}
+			continue
+		}
+		list, err := conn.VMs(ctx)
+		if err != nil {
+			out[host] = &claim{Error: err.Error()}
+			continue
+		}
+		for _, vm := range list {
+			out[host+"/"+vm.ID] = &claim{State: client.Printable(vm.State)}
+		}
+	}
+	return out
+}
+
+func (c *claim) text() string {
+	switch {
+	case c == nil:
+		return "not there"
+	case c.Error != "":
+		return "unreachable"
+	default:
+		return dash(c.State)
+	}
+}
+
+func claimOf(all map[string]*claim, vm *store.VM) *claim {
+	if c := all[vm.Host]; c != nil {
+		return c
+	}
+	return all[vm.Host+"/"+vm.ID]
+}
+
+func (a *app) vmList() *cobra.Command {
+	var offline bool
+	c := &cobra.Command{
+		Use: "list", Short: "List your VMs", Aliases: []string{"ls"},
+		Long: `Lists the VMs from this machine's own state: STATE is from the newest receipt that was
+verified. The last column is what the server says now; nothing vouches for it.`,
+		Example: "  uvbond vm list\n  uvbond vm list --offline --json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			o, err := a.owner()
+			if err != nil {
+				return err
+			}
+			return a.runList(c.Context(), o, offline)
+		},
+	}
+	c.Flags().BoolVar(&offline, "offline", false, "do not ask the servers")
+	return c
+}
+
+func (a *app) runList(ctx context.Context, o *tenant.Owner, offline bool) error {
+	names, err := o.Store.VMs()
+	if err != nil {
+		return err
+	}
+	var vms []*store.VM
+	hosts := map[string]bool{}
+	for _, n := range names {
+		vm, err := o.Store.VM(n)
+		if err != nil {
+			a.note("error: %s", err)
+			continue
+		}
+		vms = append(vms, vm)
+		hosts[vm.Host] = true
+	}
+	var said map[string]*claim
+	if !offline {
+		said = claims(ctx, o, hosts)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for h := range hosts {
+			if c := said[h]; c != nil {
+				a.note("note: %s", c.Error)
+			}
+		}
+	}
+	views, rows := []vmView{}, [][]string{}
+	for _, vm := range vms {
+		v := vmJSON(vm)
+		row := []string{vm.Name, vm.Host, stateText(vm), clock(vm.StateTime)}
+		if !offline {
+			v.Unverified = claimOf(said, vm)
+			row = append(row, v.Unverified.text())
+		}
+		views, rows = append(views, v), append(rows, row)
+	}
+	head := []string{"NAME", "HOST", "STATE (verified)", "AT"}
+	if !offline {
+		head = append(head, "SERVER SAYS (unverified)")
+	}
+	return a.print(views, func(w io.Writer) { table(w, head, rows) })
+}
+
+func stateText(vm *store.VM) string {
+	if vm.Phase == store.PhasePending {
+		return "registration interrupted"
+	}
+	return dash(vm.State)
+}
+
+func (a *app) vmShow() *cobra.Command {
+	var offline bool
+	c := &cobra.Command{
+		Use: "show NAME", Short: "Show a VM's registration and last verified state",
+		Example:           "  uvbond vm show web1",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.vmNames(),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := a.owner()
+			if err != nil {
+				return err
+			}
+			vm, err := o.Store.VM(args[0])
+			if err != nil {
+				return err
+			}
+			v := vmJSON(vm)
+			if !offline {
+				v.Unverified = claimOf(claims(c.Context(), o, map[string]bool{vm.Host: true}), vm)
+			}
+			return a.print(v, func(w io.Writer) { v.write(w, vm, offline) })
+		},
+	}
+	c.Flags().BoolVar(&offline, "offline", false, "do not ask the server")
+	return c
+}
+
+func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
+	state := stateText(vm)
+	if vm.StateTime > 0 {
+		state += " (verified, " + clock(vm.StateTime) + ")"
+	}
+	instance := "none started from here"
+	if v.Descriptor {
+		instance = fmt.Sprintf("%d (descriptor held)", v.Instance)
+	}
+	said := ""
+	if !offline {
+		said = v.Unverified.text() + " (unverified)"
+	}
+	pairs(w, "name", v.Name, "id", v.ID, "host", v.Host, "registered", clock(v.Created), "state", state, "instance", instance,
+		"server says", said, "operators may", policyText(vm.Policy),
+		"machine", fmt.Sprintf("%s, %s, %d cpus, %s", v.Spec.Machine, v.Spec.Firmware, v.Spec.CPUs, bytesText(v.Spec.Memory)))
+	for i, d := range v.Spec.Disks {
+		extra := ""
+		if i == 0 {
+			extra += ", boots"
+		}
+		if d.ReadOnly {
+			extra += ", read-only"
+		}
+		if d.Discard {
+			extra += ", discard"
+		}
+		fmt.Fprintf(w, "disk %s: %s%s, LUKS %s, from %s\n", d.Name, d.Bus, extra, d.UUID, d.File)
+	}
+	for _, n := range v.Spec.NICs {
+		fmt.Fprintf(w, "nic: %s, %s\n", n.Model, n.MAC)
+	}
+}
+
+func (a *app) vmAllow() *cobra.Command {
+	return &cobra.Command{
+		Use: "allow NAME COMMANDS", Short: "Choose what operators may do without a ticket",
+		Long: `Replaces the policy of a VM. COMMANDS is a list such as status,pause or the word none.
+Possible are status, pause, resume, reset, shutdown and poweroff. Reading the
+console, deleting and starting always need your ticket.`,
+		Example: "  uvbond vm allow web1 status,pause\n  uvbond vm allow web1 none",
+		Args:    cobra.ExactArgs(2),
+		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return []cobra.Completion{"status", "status,pause,resume", "none"}, cobra.ShellCompDirectiveNoFileComp
+			}
+			return a.vmNames()(c, args, word)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			list := words(args[1])
+			if len(list) == 0 {
+				return fail.New(fail.Usage, "to allow nothing, write: uvbond vm allow "+args[0]+" none", "the list is empty")
+			}
+			o, err := a.owner()
+			if err != nil {
+				return err
+			}
+			res, text, err := o.Allow(c.Context(), args[0], list)
+			if err != nil {
+				return a.finish(res, err)
+			}
+			r := receiptJSON(res.Receipt)
+			view := map[string]any{"vm": args[0], "verified": true, "operators_may": allowed(text), "policy": text, "receipt": r}
+			return a.print(view, func(w io.Writer) {
+				fmt.Fprintf(w, "operators of %s may now do: %s (verified: receipt %s)\n", args[0], policyText(text), r.Nonce[:12])
+				if text != "" {
+					fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(text))
+				}
+			})
+		},
+	}
+}

@@ -1,0 +1,101 @@
+// Package client speaks the HTTP API of uvbond-server. The server is
+// untrusted: every body is read with a cap, TLS is checked against a pinned key
+// and only so that the token and the names of things stay private on the way,
+// and nothing that comes back is more than a claim until package tenant has
+// opened it under a bond.
+package client
+
+import "time"
+
+// Host is the answer of GET /v1/host.
+type Host struct {
+	Name       string   `json:"name"`
+	Versions   []uint16 `json:"versions"`
+	PublicKey  []byte   `json:"public_key"`
+	Host       string   `json:"host"` // bond.HostID, hex
+	Hypervisor string   `json:"hypervisor"`
+	Accel      string   `json:"accel"`
+	Time       int64    `json:"time"` // Unix seconds
+}
+
+// Image is the server's record of a stored ciphertext file.
+type Image struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Size      int64  `json:"size"`
+	SHA256    string `json:"sha256,omitempty"`
+	Offset    int64  `json:"offset"` // bytes stored so far
+	State     string `json:"state"`  // ImageUploading or ImageReady
+	ChunkSize int64  `json:"chunk_size,omitempty"`
+}
+
+// Values of Image.State.
+const (
+	ImageUploading = "uploading"
+	ImageReady     = "ready"
+)
+
+// ImageDisk says which stored image holds a registered disk.
+type ImageDisk struct {
+	Name  string `json:"name"`
+	Image string `json:"image"`
+}
+
+// CreateVM is the body of POST /v1/vms.
+type CreateVM struct {
+	ID           string      `json:"id"`
+	Name         string      `json:"name"`
+	Disks        []ImageDisk `json:"disks"`
+	Registration []byte      `json:"registration"`
+}
+
+// VM is the server's record of a VM. State and Created are its word only;
+// Confirmation and Descriptor are sealed for the owner.
+type VM struct {
+	ID           string      `json:"id"`
+	Name         string      `json:"name"`
+	State        string      `json:"state,omitempty"`
+	Created      any         `json:"created,omitempty"`
+	Disks        []ImageDisk `json:"disks,omitempty"`
+	Confirmation []byte      `json:"confirmation,omitempty"`
+	Descriptor   []byte      `json:"descriptor,omitempty"`
+}
+
+// Params are the unsealed parameters that some management commands need.
+type Params struct {
+	Offset *uint64 `json:"offset,omitempty"` // log: first byte wanted
+	From   *uint64 `json:"from,omitempty"`   // audit: first record wanted
+}
+
+// Command is the body of POST /v1/vms/{id}/commands.
+type Command struct {
+	Command string  `json:"command"`
+	Ticket  []byte  `json:"ticket"`
+	Params  *Params `json:"params,omitempty"`
+}
+
+// Outcome is the answer to a Command. Only Receipt, Descriptor and Chunks can
+// be verified; the rest is the server's word.
+type Outcome struct {
+	Outcome    string   `json:"outcome"` // "done", "refused" or "error"
+	Class      string   `json:"class,omitempty"`
+	Reason     string   `json:"reason,omitempty"`
+	Receipt    []byte   `json:"receipt,omitempty"`
+	Descriptor []byte   `json:"descriptor,omitempty"`
+	Chunks     [][]byte `json:"chunks,omitempty"`
+}
+
+// Caps on what is read from the server, bytes. The largest honest answer is a
+// command that returns chunks of at most 1 MiB each, in base64.
+const (
+	maxJSON    = 4 << 20
+	maxCommand = 32 << 20
+	maxProblem = 64 << 10
+)
+
+// Time-outs of one request. A command may wait for a guest to shut down.
+const (
+	requestTimeout = 30 * time.Second
+	uploadTimeout  = 5 * time.Minute
+	commandTimeout = 4 * time.Minute
+)

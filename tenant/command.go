@@ -1,0 +1,230 @@
+package tenant
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/tenant/client"
+	"github.com/uvbond/uvbond/tenant/fail"
+	"github.com/uvbond/uvbond/tenant/store"
+)
+
+// classRedirected and the following are the gate's error classes that the
+// client reacts to.
+const (
+	classRedirected = "Redirected"
+	classExpired    = "Expired"
+	classReplayed   = "Replayed"
+	classNotRunning = "NotRunning"
+	classRunning    = "Running"
+	classStale      = "Stale"
+	classBusy       = "Busy"
+)
+
+// Result is what a command led to. Receipt is nil unless it was verified.
+type Result struct {
+	VM      string
+	Command string
+	Receipt *bond.Receipt
+	Claim   *client.Outcome // what the server said; unverified
+}
+
+// opened is a VM's state with its bond and a checked way to its host.
+type opened struct {
+	vm   *store.VM
+	bond *bond.Bond
+	conn *Conn
+}
+
+func (o *Owner) open(ctx context.Context, name string) (*opened, error) {
+	vm, err := o.Store.VM(name)
+	if err != nil {
+		return nil, err
+	}
+	if vm.Phase != store.PhaseBonded {
+		return nil, fail.New(fail.Other, "finish or clean up with: uvbond vm create "+name+" --resume", "the registration of %q was interrupted: no confirmation was opened", name)
+	}
+	b, err := o.Store.Bond(vm)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := o.Connect(ctx, vm.Host)
+	if err != nil {
+		b.Wipe()
+		return nil, err
+	}
+	if conn.Public.ID() != b.Host() {
+		b.Wipe()
+		return nil, fail.New(fail.Forged, "the host was removed and added again with another identity; the VM stays bound to the old one", "the VM %q is bonded to another hypervisor than host %q has now", name, vm.Host)
+	}
+	return &opened{vm: vm, bond: b, conn: conn}, nil
+}
+
+// Run executes one of the plain management commands and returns its verified
+// result. The result is not nil beside an error when something was learnt.
+func (o *Owner) Run(ctx context.Context, name, command string) (*Result, error) {
+	op, err := o.open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer op.bond.Wipe()
+	var descriptor []byte
+	if touchesInstance(command) {
+		if err := o.recoverDescriptor(ctx, op); err != nil {
+			return nil, err
+		}
+		descriptor = op.vm.Descriptor
+		if len(descriptor) == 0 {
+			return nil, noDescriptor(op.vm)
+		}
+	}
+	ticket, err := o.sealTicket(op.bond, command, descriptor, nil)
+	if err != nil {
+		return nil, err
+	}
+	if command == Start {
+		return o.start(ctx, op, ticket)
+	}
+	_, res, err := o.relay(ctx, op, ticket, nil)
+	if err == nil && command == Delete {
+		return res, o.Store.RemoveVM(ctx, name, op.vm.ID)
+	}
+	return res, err
+}
+
+func noDescriptor(vm *store.VM) error {
+	if len(vm.BootNonce) > 0 {
+		return fail.New(fail.Unknown, "uvbond vm status "+vm.Name+" shows whether it runs; the server must return the sealed descriptor of that start",
+			"the descriptor of the last start of %q never came", vm.Name)
+	}
+	return fail.New(fail.Refused, "start it first: uvbond vm start "+vm.Name, "%q was never started: there is no instance to command", vm.Name)
+}
+
+// relay sends a ticket once, verifies the receipt and keeps it.
+func (o *Owner) relay(ctx context.Context, op *opened, t *sealed, p *client.Params) (*client.Outcome, *Result, error) {
+	out, res, err := o.exchange(ctx, op, t, p)
+	if res.Receipt != nil {
+		if err := o.remember(op.vm, res.Receipt, out.Receipt); err != nil {
+			return out, res, err
+		}
+	}
+	return out, res, err
+}
+
+// exchange sends a ticket once and verifies the receipt.
+func (o *Owner) exchange(ctx context.Context, op *opened, t *sealed, p *client.Params) (*client.Outcome, *Result, error) {
+	res := &Result{VM: op.vm.Name, Command: t.command}
+	out, err := op.conn.Command(ctx, op.vm.ID, client.Command{Command: t.command, Ticket: t.blob, Params: p})
+	if err != nil {
+		return nil, res, notAnswered(ctx, op.vm, t.command, err)
+	}
+	res.Claim = out
+	if len(out.Receipt) == 0 {
+		return out, res, noReceipt(op.vm.Name, t.command, out)
+	}
+	r, err := t.verify(op.bond, out.Receipt)
+	if err != nil {
+		return out, res, err
+	}
+	res.Receipt = r
+	return out, res, o.verdict(op.vm.Name, r)
+}
+
+// remember stores a verified receipt and the VM's state. It finishes even when
+// the person presses Ctrl-C now: the command was executed.
+func (o *Owner) remember(vm *store.VM, r *bond.Receipt, blob []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := o.Store.AddReceipt(ctx, vm.Name, store.Receipt{Nonce: r.Nonce[:], Received: o.Now().Unix(), Sealed: blob}); err != nil {
+		return err
+	}
+	_, err := o.Store.UpdateVM(ctx, vm.Name, vm.ID, func(v *store.VM) {
+		if r.HostTime >= v.StateTime {
+			v.State, v.StateTime = r.State, r.HostTime
+		}
+	})
+	return err
+}
+
+// notAnswered classes a command that brought no answer.
+func notAnswered(ctx context.Context, vm *store.VM, command string, err error) error {
+	var sent *client.SentError
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	lost := errors.As(err, &sent) || errors.Is(err, client.ErrGarbage) || errors.Is(err, client.ErrTooLarge)
+	if lost {
+		return fail.Wrap(err, fail.Unknown, "see what was done: uvbond vm status "+vm.Name+", uvbond audit "+vm.Name,
+			"no receipt: it is not known whether %s was executed on %q", command, vm.Name)
+	}
+	var api *client.APIError
+	if errors.As(err, &api) && api.Class == classRedirected {
+		return forged("the hypervisor says that the ticket does not open on the VM it was given to")
+	}
+	return contact(ctx, vm.Host, err)
+}
+
+func noReceipt(name, command string, out *client.Outcome) error {
+	claim := client.Printable(out.Outcome)
+	if out.Class != "" || out.Reason != "" {
+		claim = fmt.Sprintf("%s: %s %s", claim, client.Printable(out.Class), client.Printable(out.Reason))
+	}
+	if out.Class == classRedirected {
+		return forged("your ticket was used on another VM, where it does not open (the server says %q)", claim)
+	}
+	hint := "see what was done: uvbond vm status " + name + ", uvbond audit " + name
+	if out.Class == classBusy {
+		hint = "another session is changing the VM, it seems: try again; " + hint
+	}
+	return fail.New(fail.Unknown, hint, "no receipt: it is not known whether %s was executed on %q (the server says, unverified: %s)", command, name, claim)
+}
+
+// verdict turns a verified receipt into nil or the refusal it holds.
+func (o *Owner) verdict(name string, r *bond.Receipt) error {
+	if r.Verdict == bond.VerdictDone {
+		return nil
+	}
+	what := "was refused by the hypervisor"
+	if r.Verdict == bond.VerdictIncomplete {
+		what = "was begun and not finished"
+	}
+	e := &fail.Error{Code: fail.Refused, Text: fmt.Sprintf("%s of %q %s: %s", r.Command, name, what, reason(r))}
+	switch r.Class {
+	case classExpired:
+		e.Hint = "run the command again"
+		if r.Verdict == bond.VerdictRefused {
+			e.Hint = "the server kept the ticket back for too long: run the command again, then tell the provider"
+			if off := Behind(time.Unix(r.HostTime, 0), o.Now()); off != "" {
+				e.Text += " (" + off + ")"
+				e.Hint = "set the clock right on this machine (timedatectl set-ntp true); if it is right, ask the provider to mend the host's"
+			}
+		}
+	case classNotRunning, classStale:
+		e.Hint = "it has no instance now, or a newer one: uvbond vm status " + name + ", uvbond vm start " + name
+	case classRunning:
+		e.Hint = "end the running instance first: uvbond vm shutdown " + name + " (or poweroff)"
+	case classBusy:
+		e.Hint = "another command is changing the VM: wait and try again"
+	case classReplayed:
+		e.Hint = "run the command again; the server sent this ticket twice"
+	default:
+		e.Hint = "what was done: uvbond receipt show " + name + " " + hex.EncodeToString(r.Nonce[:4])
+	}
+	return e
+}
+
+func reason(r *bond.Receipt) string {
+	switch {
+	case r.Class != "" && r.Reason != "":
+		return r.Class + ": " + r.Reason
+	case r.Reason != "":
+		return r.Reason
+	case r.Class != "":
+		return r.Class
+	}
+	return "no reason was given"
+}
