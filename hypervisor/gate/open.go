@@ -2,7 +2,6 @@ package gate
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"strconv"
@@ -121,7 +120,7 @@ func (s *session) admit(t *ticket) (*automaton.Machine, *qmp.Error) {
 		return nil, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance already; shut it down or power it off first"}
 	case len(t.Descriptor) > 0 && !cur.Live:
 		return nil, &qmp.Error{Class: qmp.ClassNotRunning, Desc: "UVBond: the instance of this ticket's descriptor has ended; start the VM first"}
-	case len(t.Descriptor) > 0 && subtle.ConstantTimeCompare(cur.Descriptor.Value[:], t.Descriptor) != 1:
+	case len(t.Descriptor) > 0 && !cur.Descriptor.Matches(t.Descriptor):
 		return nil, &qmp.Error{Class: qmp.ClassStale, Desc: "UVBond: the ticket's descriptor belongs to an earlier instance"}
 	}
 	if len(t.Descriptor) > 0 {
@@ -216,7 +215,7 @@ func (s *session) refuseTicket(qerr *qmp.Error) *qmp.Error {
 		return internal()
 	}
 	out := *qerr
-	out.Receipt = s.receipt("refused", seq, head)
+	out.Receipt = s.receipt(bond.VerdictRefused, seq, head)
 	return &out
 }
 

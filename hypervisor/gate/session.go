@@ -3,7 +3,6 @@ package gate
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,9 +17,7 @@ import (
 
 const (
 	// maxCalls bounds the hypercalls of a session, and so the receipt's size.
-	maxCalls = 1024
-	// maxArguments is the size up to which a receipt quotes arguments.
-	maxArguments = 4096
+	maxCalls = bond.MaxCalls
 )
 
 // session is one conversation about one VM under one ticket, or, without a
@@ -78,7 +75,7 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 	if err != nil {
 		return nil, s.fault(req, s.gate.public(req.Execute, err))
 	}
-	s.note(req, "ok", "", ret)
+	s.note(req, bond.CallOK, "", ret)
 	return ret, nil
 }
 
@@ -197,7 +194,7 @@ func (s *session) chunk(m bond.Message) (any, error) {
 func (s *session) refuse(command, class, why string) *qmp.Error {
 	why = strings.TrimPrefix(why, "UVBond: ")
 	command = printable(command)
-	s.addCall(bond.Call{Command: command, Verdict: "refused", Detail: clip(why)})
+	s.addCall(bond.Call{Command: command, Verdict: bond.CallRefused, Detail: clip(why)})
 	s.abort(class, command+": "+why)
 	_, _, err := s.vm.Record(s.entry("refused", command+" refused: "+clip(why), map[string]string{"class": class, "hypercall": command}))
 	s.logAudit(err)
@@ -206,7 +203,7 @@ func (s *session) refuse(command, class, why string) *qmp.Error {
 
 // fault notes a hypercall that was accepted but failed; `on abort` steps may follow.
 func (s *session) fault(req *qmp.Request, qerr *qmp.Error) *qmp.Error {
-	s.note(req, "error", clip(strings.TrimPrefix(qerr.Desc, "UVBond: ")), nil)
+	s.note(req, bond.CallError, clip(strings.TrimPrefix(qerr.Desc, "UVBond: ")), nil)
 	s.abort(qerr.Class, req.Execute+" failed: "+strings.TrimPrefix(qerr.Desc, "UVBond: "))
 	return qerr
 }
@@ -228,14 +225,11 @@ func (s *session) fail(class, reason string) {
 func (s *session) note(req *qmp.Request, verdict, detail string, ret any) {
 	call := bond.Call{Command: req.Execute, Verdict: verdict, Detail: detail}
 	if len(req.Arguments) > 0 {
-		if b, err := json.Marshal(req.Arguments); err == nil && len(b) <= maxArguments {
-			call.Arguments = string(b)
-		} else {
-			sum := sha256.Sum256(b)
-			call.Arguments = "sha256:" + hex.EncodeToString(sum[:])
+		if b, err := json.Marshal(req.Arguments); err == nil {
+			call.Arguments = bond.CallArguments(b)
 		}
 	}
-	if verdict == "ok" {
+	if verdict == bond.CallOK {
 		if ret == nil {
 			ret = struct{}{}
 		}
@@ -259,7 +253,7 @@ func (s *session) close() (any, *qmp.Error) {
 	verdict := s.verdict()
 	s.undo(verdict)
 	seq, head, err := s.vm.Record(s.entry("close", s.summary(verdict), s.closing(verdict)))
-	if err == nil && s.deletes && verdict == "done" {
+	if err == nil && s.deletes && verdict == bond.VerdictDone {
 		err = s.vm.Delete()
 	}
 	if err != nil {
@@ -271,7 +265,7 @@ func (s *session) close() (any, *qmp.Error) {
 		return res, nil
 	}
 	res.Receipt = s.receipt(verdict, seq, head)
-	if s.launched && verdict == "done" {
+	if s.launched && verdict == bond.VerdictDone {
 		cur := s.vm.Current()
 		if res.Descriptor, err = bond.Seal(s.vm.Bond(), &cur.Descriptor); err != nil {
 			s.logAudit(err)
@@ -298,21 +292,21 @@ func (s *session) abandon(why string) {
 func (s *session) verdict() string {
 	switch {
 	case s.class != "" && s.executed() == 0:
-		return "refused"
+		return bond.VerdictRefused
 	case s.class != "":
-		return "incomplete"
+		return bond.VerdictIncomplete
 	case s.run != nil && !s.run.Done():
 		s.fail(qmp.ClassRefused, "the sequence was not completed; next would be "+strings.Join(s.run.Expected(), " or "))
-		return "incomplete"
+		return bond.VerdictIncomplete
 	}
-	return "done"
+	return bond.VerdictDone
 }
 
 // executed counts the hypercalls that had an effect.
 func (s *session) executed() int {
 	n := 0
 	for _, c := range s.calls {
-		if c.Verdict == "ok" && table[c.Command].changes {
+		if c.Verdict == bond.CallOK && table[c.Command].changes {
 			n++
 		}
 	}
@@ -321,7 +315,7 @@ func (s *session) executed() int {
 
 // undo leaves nothing half-made: an instance whose boot was not completed ends.
 func (s *session) undo(verdict string) {
-	if s.launched && verdict != "done" {
+	if s.launched && verdict != bond.VerdictDone {
 		s.vm.Kill(s.instance, "its boot was not completed")
 	}
 }
@@ -391,10 +385,4 @@ func (s *session) logAudit(err error) {
 }
 
 // clip bounds a text for receipts and records.
-func clip(s string) string {
-	const most = 512
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}
+func clip(s string) string { return bond.CleanText(s, 512) }

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"time"
@@ -137,16 +136,12 @@ func (i *instance) start(ctx context.Context, spec *bond.Spec, l gate.Launch, bo
 		m.log.Error("QEMU did not start", "err", err)
 		return &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: QEMU did not start; the hypervisor's log has the reason"}
 	}
-	i.descriptor = bond.Descriptor{BootNonce: bootNonce, StartedAt: time.Now().Unix()}
-	if _, err := rand.Read(i.descriptor.Value[:]); err != nil {
-		return err
-	}
 	return m.store.Update(func(tx *state.Tx) error {
 		n, err := tx.NextInstance(m.id)
 		if err != nil {
 			return err
 		}
-		i.number, i.descriptor.Instance = n, n
+		i.number, i.descriptor = n, *bond.NewDescriptor(n, bootNonce, time.Now().Unix())
 		return tx.PutInstance(m.id, i.record(), state.Entry{Kind: "boot", Who: "hypervisor",
 			Text: fmt.Sprintf("instance %d launched", n), Fields: map[string]string{"accel": cfg.Accel}})
 	})

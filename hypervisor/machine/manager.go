@@ -36,9 +36,6 @@ type Config struct {
 // maxBonds bounds the registrations that a host keeps, each a few KiB.
 const maxBonds = 4096
 
-// registrationAge is how far the tenant's clock may be off when it registers.
-const registrationAge = 24 * time.Hour
-
 // Manager holds all bonded VMs of the host. It implements gate.Host.
 type Manager struct {
 	cfg   Config
@@ -158,16 +155,14 @@ func (m *Manager) Register(_ context.Context, sealed []byte, who string) (*qmp.R
 		return nil, registrationError(err)
 	}
 	defer reg.Wipe()
-	if age := time.Duration(m.Now()-reg.IssuedAt) * time.Second; age > registrationAge || age < -registrationAge {
-		return nil, invalid("the registration was made %s from now by this host's clock; set the clocks right and register again", age)
+	if err := reg.CheckValidity(m.Now()); err != nil {
+		return nil, invalid("the registration's time: %v", err)
 	}
 	policy, err := gate.CheckPolicy(reg.Policy)
 	if err != nil {
 		return nil, invalid("the registration's policy: %v", err)
 	}
-	confirmation, err := bond.Seal(b, &bond.Confirmation{
-		Transcript: b.Transcript(), Versions: bond.Supported, HostTime: m.Now(), Policy: reg.Policy,
-	})
+	confirmation, err := bond.Seal(b, bond.NewConfirmation(b, reg, m.Now()))
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func (o *operator) passConnection(ctx context.Context, a Attack) Outcome {
 // PassedMain is the child: it writes one hypercall on the connection that it inherited.
 func PassedMain(command string) int {
 	f := os.NewFile(3, "gate")
-	b, err := json.Marshal(map[string]any{"execute": command, "id": "child"})
+	b, err := json.Marshal(map[string]any{"execute": command, "id": 1})
 	if err != nil {
 		return 1
 	}
