@@ -117,7 +117,24 @@ func (v *fakeVM) SetPolicy(text string) error {
 	v.policy = m
 	return nil
 }
-func (v *fakeVM) Delete() error { v.deleted = true; return nil }
+func (v *fakeVM) Delete() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.deleted = true
+	return nil
+}
+
+func (v *fakeVM) isDeleted() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.deleted
+}
+
+func (v *fakeVM) setLive(live bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.cur.Live = live
+}
 
 func (v *fakeVM) ran() []string {
 	v.mu.Lock()

@@ -234,7 +234,7 @@ func TestRefusedTickets(t *testing.T) {
 		"expired":      {"pause", func(k *bond.Ticket) { k.NotBefore, k.NotAfter = now-7200, now-3600 }, nil, qmp.ClassExpired},
 		"not yet":      {"pause", func(k *bond.Ticket) { k.NotBefore, k.NotAfter = now+3600, now+7200 }, nil, qmp.ClassExpired},
 		"old instance": {"pause", func(k *bond.Ticket) { k.Descriptor[0] ^= 1 }, nil, qmp.ClassStale},
-		"stopped":      {"pause", nil, func(f *fixture) { f.a.cur.Live = false }, qmp.ClassNotRunning},
+		"stopped":      {"pause", nil, func(f *fixture) { f.a.setLive(false) }, qmp.ClassNotRunning},
 		"bad text":     {"pause", func(k *bond.Ticket) { k.Automaton = "automaton pause = ( ;" }, nil, qmp.ClassInvalid},
 		"other name":   {"pause", func(k *bond.Ticket) { k.Command = "status" }, nil, qmp.ClassInvalid},
 		"busy":         {"pause", nil, func(f *fixture) { f.a.change <- struct{}{} }, qmp.ClassBusy},
@@ -257,7 +257,7 @@ func TestRefusedTickets(t *testing.T) {
 			if name == "busy" {
 				<-f.a.change
 			}
-			f.a.cur.Live = true
+			f.a.setLive(true)
 			if got := class(t, open(t, f.dial(), f.a, sealed)); got == "" {
 				t.Error("a ticket whose refusal was sealed runs later")
 			}
@@ -450,7 +450,9 @@ func TestIncompleteAndFailedSteps(t *testing.T) {
 	if r.Verdict != "incomplete" || !strings.Contains(r.Reason, "stop") {
 		t.Errorf("nothing was sent: %+v", r)
 	}
+	f.a.mu.Lock()
 	f.a.fail["stop"] = &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: QEMU refused stop"}
+	f.a.mu.Unlock()
 	sealed, ticket = f.ticket(f.a, "pause", nil)
 	if err := open(t, c, f.a, sealed); err != nil {
 		t.Fatal(err)
@@ -500,7 +502,7 @@ func TestBoot(t *testing.T) {
 	if got := class(t, open(t, c, f.a, sealed)); got != qmp.ClassRunning {
 		t.Errorf("boot ticket while an instance runs: %q", got)
 	}
-	f.a.cur.Live = false
+	f.a.setLive(false)
 	sealed, ticket := f.boot(f.a)
 	if err := open(t, c, f.a, sealed); err != nil {
 		t.Fatal(err)
@@ -521,7 +523,7 @@ func TestBoot(t *testing.T) {
 
 func TestBootNotCompleted(t *testing.T) {
 	f := newFixture(t)
-	f.a.cur.Live = false
+	f.a.setLive(false)
 	c := f.dial()
 	sealed, _ := f.boot(f.a)
 	if err := open(t, c, f.a, sealed); err != nil {
@@ -605,7 +607,7 @@ func TestSealedReadsPolicyAndDelete(t *testing.T) {
 		t.Errorf("delete of a running VM: %q", got)
 	}
 	closeSession(t, c)
-	f.a.cur.Live = false
+	f.a.setLive(false)
 	sealed, ticket = f.ticket(f.a, "delete", nil)
 	if err := open(t, c, f.a, sealed); err != nil {
 		t.Fatal(err)
@@ -613,8 +615,8 @@ func TestSealedReadsPolicyAndDelete(t *testing.T) {
 	if err := run(t, c, qmp.CmdDelete, nil); err != nil {
 		t.Fatal(err)
 	}
-	if r := f.receipt(f.a, closeSession(t, c).Receipt, ticket); r.Verdict != "done" || !f.a.deleted {
-		t.Errorf("receipt %+v, deleted %v", r, f.a.deleted)
+	if r := f.receipt(f.a, closeSession(t, c).Receipt, ticket); r.Verdict != "done" || !f.a.isDeleted() {
+		t.Errorf("receipt %+v, deleted %v", r, f.a.isDeleted())
 	}
 }
 
