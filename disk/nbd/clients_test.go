@@ -61,7 +61,7 @@ func TestNbdcopy(t *testing.T) {
 	}
 	uri := "nbd+unix:///?socket=" + path
 	run(t, "nbdcopy", "libnbd-bin", "--connections=4", "--requests=16", "--flush", in, uri)
-	if !bytes.Equal(m.b, data) {
+	if !bytes.Equal(m.bytes(), data) {
 		t.Fatal("what nbdcopy wrote differs")
 	}
 	if m.flushes.Load() == 0 {
@@ -88,7 +88,7 @@ func TestQemuImg(t *testing.T) {
 	rand.Read(m.b)
 	run(t, "qemu-img", "qemu-utils", "convert", "-n", "-f", "raw", "-O", "raw", in, uri)
 	run(t, "qemu-img", "qemu-utils", "compare", "-f", "raw", "-F", "raw", in, uri)
-	if !bytes.Equal(m.b, data) {
+	if !bytes.Equal(m.bytes(), data) {
 		t.Fatal("content differs")
 	}
 	out := filepath.Join(t.TempDir(), "out")

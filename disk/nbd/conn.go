@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // conn is one client.
@@ -26,6 +27,7 @@ type conn struct {
 	room    room
 	replies replyQueue
 
+	quit    atomic.Bool // no more requests, not even those that have arrived already
 	reading sync.Mutex // held by the worker that reads
 	ended   bool       // nothing more will be read
 	err     error      // why, if it was not the client's wish
@@ -35,7 +37,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{srv: s, nc: nc, br: bufio.NewReaderSize(nc, readBuffer)}
 	c.room.free = MaxRequest
 	c.room.more.L = &c.room.mu
-	c.replies.init(nc, &c.room)
+	c.replies.init(nc, &c.room, &c.quit)
 	return c
 }
 
@@ -67,7 +69,7 @@ func (c *conn) work() {
 	for {
 		var r request
 		c.reading.Lock()
-		if c.ended {
+		if c.ended || c.quit.Load() {
 			c.reading.Unlock()
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // reply is one answer on its way: a header, and for reads the data.
@@ -63,6 +64,7 @@ func structuredEnd(r *request, errno uint32) reply {
 type replyQueue struct {
 	nc   net.Conn
 	room *room
+	quit *atomic.Bool // set when a write fails
 
 	mu      sync.Mutex
 	space   sync.Cond
@@ -74,8 +76,8 @@ type replyQueue struct {
 	vec, rest net.Buffers // of the worker that writes
 }
 
-func (q *replyQueue) init(nc net.Conn, room *room) {
-	q.nc, q.room = nc, room
+func (q *replyQueue) init(nc net.Conn, room *room, quit *atomic.Bool) {
+	q.nc, q.room, q.quit = nc, room, quit
 	q.space.L = &q.mu
 }
 
@@ -107,6 +109,7 @@ func (q *replyQueue) put(p reply) {
 		q.spare = batch
 		if err != nil {
 			q.err = err
+			q.quit.Store(true)
 			q.nc.Close() // wakes the worker that reads
 		}
 	}

@@ -49,7 +49,8 @@ type Server struct {
 	DrainTimeout time.Duration
 	// MaxConnections at one time; 0 means 16.  More are closed at once.
 	MaxConnections int
-	// Log receives refused peers and broken connections; nil discards.
+	// Log receives failures of the listener, and at level debug what a client can
+	// cause: refused peers, broken connections.  nil discards.
 	Log *slog.Logger
 
 	stats counters
@@ -95,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		wg.Go(func() {
 			defer s.open.Add(-1)
 			if err := s.serveConn(ctx, nc); err != nil {
-				s.log().Info("nbd: connection ended", "err", err)
+				s.log().Debug("nbd: connection ended", "err", err)
 			}
 		})
 	}
@@ -110,12 +111,13 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) error {
 	}
 	s.stats.accepted.Add(1)
 	nc.SetDeadline(time.Now().Add(cmp.Or(s.HandshakeTimeout, 10*time.Second)))
+	c := newConn(s, nc)
 	stop := context.AfterFunc(ctx, func() {
+		c.quit.Store(true)
 		nc.SetReadDeadline(time.Unix(1, 0))
 		nc.SetWriteDeadline(time.Now().Add(cmp.Or(s.DrainTimeout, 5*time.Second)))
 	})
 	defer stop()
-	c := newConn(s, nc)
 	if err := c.handshake(); err != nil {
 		if errors.Is(err, errAborted) || ctx.Err() != nil {
 			return nil

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -81,6 +82,13 @@ func (m *memory) Trim(off, n int64) error {
 func (m *memory) Flush() error {
 	m.flushes.Add(1)
 	return m.err()
+}
+
+// bytes returns a copy of the content.
+func (m *memory) bytes() []byte {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return bytes.Clone(m.b)
 }
 
 func (m *memory) Size() int64 { return int64(len(m.b)) }

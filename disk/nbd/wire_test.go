@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -481,18 +482,17 @@ func TestMaxConnections(t *testing.T) {
 
 func TestCheckPeer(t *testing.T) {
 	refuse := errors.New("not you")
-	var got *unix.Ucred
+	var got atomic.Pointer[unix.Ucred]
 	s := &Server{Exports: []Export{{Device: newMemory(512)}}, CheckPeer: func(_ context.Context, c *unix.Ucred) error {
-		if got != nil {
+		if !got.CompareAndSwap(nil, c) {
 			return refuse
 		}
-		got = c
 		return nil
 	}}
 	path, _ := serve(t, s)
 	dial(t, path)
-	if int(got.Pid) != syscall.Getpid() || int(got.Uid) != syscall.Geteuid() {
-		t.Fatalf("%+v", got)
+	if c := got.Load(); int(c.Pid) != syscall.Getpid() || int(c.Uid) != syscall.Geteuid() {
+		t.Fatalf("%+v", c)
 	}
 	nc, err := net.Dial("unix", path)
 	if err != nil {

@@ -61,8 +61,7 @@ func (c *console) keep(ctx context.Context, nc net.Conn) {
 		err = c.peers.check(ctx, cred)
 	}
 	if err != nil {
-		c.log.Warn("console: refused", "err", err)
-		return
+		return // peers has logged it
 	}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	defer stop()

@@ -29,8 +29,10 @@ type keeper struct {
 	disks           []*served
 }
 
-// run serves until ctx ends or the daemon says stop.
-func (k *keeper) run(ctx context.Context, stop context.CancelFunc) error {
+// run serves until a signal ends ctx or the daemon says stop.
+func (k *keeper) run(signals context.Context) error {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	var serving sync.WaitGroup
 	for _, d := range k.disks {
 		serving.Go(func() {
@@ -41,17 +43,16 @@ func (k *keeper) run(ctx context.Context, stop context.CancelFunc) error {
 	}
 	serving.Go(func() { k.console.serve(ctx, k.consoleListener) })
 	// The control socket outlives the rest, to report the last flush.
-	finish := func() error {
+	finish := sync.OnceValue(func() error {
 		stop()
 		serving.Wait()
 		return k.flush()
-	}
+	})
 	ended := make(chan error, 1)
-	finishOnce := sync.OnceValue(finish)
-	go k.serveControl(finishOnce, ended)
+	go k.serveControl(finish, ended)
 	select {
-	case <-ctx.Done():
-		return finishOnce()
+	case <-signals.Done():
+		return finish()
 	case err := <-ended:
 		return err
 	}

@@ -159,7 +159,7 @@ func TestServe(t *testing.T) {
 	if bytes.Equal(b[headerSize+1<<20:headerSize+1<<20+4096], make([]byte, 4096)) {
 		t.Fatal("nothing reached the storage")
 	}
-	if out := output(t, qemuIO(t, p, "read -P 0x5b 1M 64k")); !strings.Contains(out, "Pattern verification failed") {
+	if out, _ := qemuIO(t, p, "read -P 0x5b 1M 64k").CombinedOutput(); !bytes.Contains(out, []byte("Pattern verification failed")) {
 		t.Fatalf("qemu-io did not compare: %s", out)
 	}
 	s, err := p.Stats(t.Context())

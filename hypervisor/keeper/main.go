@@ -62,7 +62,7 @@ func run(args []string, log *slog.Logger) error {
 		return fmt.Errorf("tell the daemon: %w", err)
 	}
 	conn.Close()
-	return k.run(ctx, cancel)
+	return k.run(ctx)
 }
 
 // prepare reads the configuration and gets everything ready to serve.
@@ -79,6 +79,7 @@ func prepare(conn *net.UnixConn, log *slog.Logger) (*keeper, error) {
 		return nil, err
 	}
 	k := &keeper{log: log.With("vm", c.VM), config: c, daemonUID: w.DaemonUID, socketDir: w.SocketDir, peers: newPeers(c.QEMUUID)}
+	k.peers.log = k.log
 	k.confinement.KeysLocked = true
 	for i := range c.Disks {
 		if err := unix.Mlock(c.Disks[i].Key.Bytes()); err != nil {

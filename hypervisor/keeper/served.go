@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -46,15 +45,9 @@ func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
 	}
 	s.file = f
 	s.server = &nbd.Server{
-		Exports: []nbd.Export{{Name: c.Name, Device: s, ReadOnly: c.ReadOnly, CanTrim: c.Discard && !c.ReadOnly}},
-		CheckPeer: func(ctx context.Context, cred *unix.Ucred) error {
-			err := k.peers.check(ctx, cred)
-			if err != nil {
-				k.log.Warn("keeper: refused", "disk", c.Name, "err", err)
-			}
-			return err
-		},
-		Log: k.log.With("disk", c.Name),
+		Exports:   []nbd.Export{{Name: c.Name, Device: s, ReadOnly: c.ReadOnly, CanTrim: c.Discard && !c.ReadOnly}},
+		CheckPeer: k.peers.check,
+		Log:       k.log.With("disk", c.Name),
 	}
 	return s, nil
 }
