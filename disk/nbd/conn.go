@@ -28,9 +28,9 @@ type conn struct {
 	replies replyQueue
 
 	quit    atomic.Bool // no more requests, not even those that have arrived already
-	reading sync.Mutex // held by the worker that reads
-	ended   bool       // nothing more will be read
-	err     error      // why, if it was not the client's wish
+	reading sync.Mutex  // held by the worker that reads
+	ended   bool        // nothing more will be read
+	err     error       // why, if it was not the client's wish
 }
 
 func newConn(s *Server, nc net.Conn) *conn {

@@ -90,5 +90,6 @@ const (
 	workersPerConn = 8
 	maxPending     = 32       // replies waiting for the socket
 	readBuffer     = 32 << 10 // small writes arrive several to a system call
+	sendBuffer     = 1 << 20  // asked of the kernel, which may give less: fewer waits in a long reply
 	zeroStep       = 8 << 20  // a long write-zeroes or trim is done in such steps
 )

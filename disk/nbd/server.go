@@ -111,6 +111,9 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) error {
 	}
 	s.stats.accepted.Add(1)
 	nc.SetDeadline(time.Now().Add(cmp.Or(s.HandshakeTimeout, 10*time.Second)))
+	if b, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = b.SetWriteBuffer(sendBuffer)
+	}
 	c := newConn(s, nc)
 	stop := context.AfterFunc(ctx, func() {
 		c.quit.Store(true)
