@@ -1,0 +1,229 @@
+package xts
+
+import (
+	"bytes"
+	"crypto/aes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	ref "golang.org/x/crypto/xts"
+)
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func key(seed byte, n int) []byte {
+	k := make([]byte, n)
+	for i := range k {
+		k[i] = seed + byte(i)*5
+	}
+	return k
+}
+
+func must(t testing.TB, k []byte, sector int, step uint64) *Cipher {
+	t.Helper()
+	c, err := New(k, sector, step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestIEEE1619(t *testing.T) {
+	text, err := os.ReadFile("testdata/ieee1619.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		var n int
+		var first uint64
+		var k, p, c string
+		if _, err := fmt.Sscan(line, &n, &k, &first, &p, &c); err != nil {
+			t.Fatal(err)
+		}
+		count++
+		plain, want := unhex(t, p), unhex(t, c)
+		x, err := New(unhex(t, k), len(plain), 1)
+		if n == 1 { // the standard's first vector has two keys of zeros
+			if !errors.Is(err, ErrEqualHalves) {
+				t.Errorf("vector 1: %v, want ErrEqualHalves", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(plain))
+		if err := x.EncryptSectors(got, plain, first); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("vector %d: %v, enciphered to %x", n, err, got)
+		}
+		if err := x.DecryptSectors(got, got, first); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("vector %d: %v, deciphered to %x", n, err, got)
+		}
+	}
+	if count != 6 {
+		t.Fatalf("%d vectors, want 6", count)
+	}
+}
+
+// compare enciphers data at once and sector by sector with golang.org/x/crypto.
+func compare(t *testing.T, k []byte, sector int, step, first uint64, plain []byte) {
+	t.Helper()
+	r, err := ref.NewCipher(aes.NewCipher, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, len(plain))
+	for i := 0; i < len(plain)/sector; i++ {
+		r.Encrypt(want[i*sector:], plain[i*sector:][:sector], first+uint64(i)*step)
+	}
+	c := must(t, k, sector, step)
+	got := bytes.Clone(plain)
+	if err := c.EncryptSectors(got, got, first); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("sector %d, step %d, first %d: %v, or other ciphertext", sector, step, first, err)
+	}
+	back := make([]byte, len(plain)+3)
+	if err := c.DecryptSectors(back, got, first); err != nil || !bytes.Equal(back[:len(plain)], plain) {
+		t.Fatalf("sector %d, step %d, first %d: %v, or other plain text", sector, step, first, err)
+	}
+}
+
+func TestConsecutiveTweaks(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{32, 64} {
+		for _, sector := range []int{16, 48, 512, 1024, 4096} {
+			for _, step := range []uint64{1, 8, 1000} {
+				plain := make([]byte, sector*9)
+				for i := range plain {
+					plain[i] = byte(r.Uint32())
+				}
+				for _, first := range []uint64{0, 1, math.MaxUint32 - 3, 1 << 40, math.MaxUint64 - 8*step} {
+					compare(t, key(byte(r.Uint32()), n), sector, step, first, plain)
+				}
+			}
+		}
+	}
+}
+
+func FuzzSectors(f *testing.F) {
+	f.Add(key(1, 64), uint64(0), true, bytes.Repeat([]byte{1}, 8192))
+	f.Add(key(2, 32), uint64(1<<63), false, bytes.Repeat([]byte{2}, 1024))
+	f.Fuzz(func(t *testing.T, k []byte, first uint64, large bool, plain []byte) {
+		sector, step := 512, uint64(1)
+		if large {
+			sector, step = 4096, 8
+		}
+		c, err := New(k, sector, step)
+		if err != nil {
+			return
+		}
+		if err := c.EncryptSectors(plain, plain, first); err == nil {
+			if err := c.DecryptSectors(plain, plain, first); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, k, sector, step, first, plain)
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	for _, n := range []int{0, 16, 31, 33, 48, 63, 65, 128} {
+		if _, err := New(key(0, n), 512, 1); !errors.Is(err, ErrKeySize) {
+			t.Errorf("key of %d bytes: %v", n, err)
+		}
+	}
+	for _, n := range []int{32, 64} {
+		if _, err := New(append(key(9, n/2), key(9, n/2)...), 512, 1); !errors.Is(err, ErrEqualHalves) {
+			t.Errorf("equal halves of %d bytes: %v", n/2, err)
+		}
+	}
+	for _, sector := range []int{-16, 0, 8, 100, MaxSectorSize + 16} {
+		if _, err := New(key(0, 64), sector, 1); err == nil {
+			t.Errorf("sector size %d accepted", sector)
+		}
+	}
+	for _, step := range []uint64{0, MaxTweakStep + 1} {
+		if _, err := New(key(0, 64), 512, step); err == nil {
+			t.Errorf("tweak step %d accepted", step)
+		}
+	}
+	c := must(t, key(0, 64), 512, 1)
+	buf := make([]byte, 4096)
+	for name, f := range map[string]func([]byte, []byte, uint64) error{"encrypt": c.EncryptSectors, "decrypt": c.DecryptSectors} {
+		for what, got := range map[string]struct{ err, want error }{
+			"odd length":        {f(buf, buf[:513], 0), ErrLength},
+			"short destination": {f(buf[:511], buf[:512], 0), ErrLength},
+			"nothing":           {f(nil, nil, 0), nil},
+			"after":             {f(buf[16:], buf[:1024], 0), ErrOverlap},
+			"before":            {f(buf, buf[1023:2047], 0), ErrOverlap},
+			"beside":            {f(buf, buf[1024:2048], 0), nil},
+			"in place":          {f(buf, buf[:1024], 0), nil},
+			"last tweak":        {f(buf, buf[:512], math.MaxUint64), nil},
+			"tweak wraps":       {f(buf, buf[:1024], math.MaxUint64), ErrTweak},
+		} {
+			if !errors.Is(got.err, got.want) {
+				t.Errorf("%s, %s: %v, want %v", name, what, got.err, got.want)
+			}
+		}
+	}
+}
+
+func TestWipe(t *testing.T) {
+	c := must(t, key(3, 64), 512, 1)
+	blocks := c.aes
+	c.Wipe()
+	for i, b := range blocks {
+		fresh, err := aes.NewCipher(make([]byte, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A wiped key schedule is not that of any key, not even of zeros.
+		var x, y [16]byte
+		fresh.Encrypt(x[:], x[:])
+		if !wipeBlock(b) {
+			t.Fatalf("the type of crypto/aes's cipher %d is not understood: the round keys stay in memory", i)
+		}
+		if wipeBlock(fresh); x == y {
+			t.Fatal("nothing was enciphered")
+		}
+	}
+	if err := c.EncryptSectors(make([]byte, 512), make([]byte, 512), 0); !errors.Is(err, ErrWiped) {
+		t.Errorf("after Wipe: %v", err)
+	}
+	c.Wipe()
+}
+
+func Benchmark(b *testing.B) {
+	for _, sector := range []int{512, 4096} {
+		c := must(b, key(1, 64), sector, uint64(sector/512))
+		for _, n := range []int{4 << 10, 1 << 20} {
+			buf := make([]byte, n)
+			for name, f := range map[string]func([]byte, []byte, uint64) error{"encrypt": c.EncryptSectors, "decrypt": c.DecryptSectors} {
+				b.Run(fmt.Sprintf("%s/sector=%d/%dKiB", name, sector, n>>10), func(b *testing.B) {
+					b.SetBytes(int64(n))
+					for b.Loop() {
+						if err := f(buf, buf, 0); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
