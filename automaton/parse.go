@@ -42,6 +42,7 @@ type parser struct {
 	nesting  int
 	patterns int // globs and regular expressions so far
 	def      *definition
+	commands int  // hypercalls of def so far
 	binds    bool // the value just parsed holds captures
 }
 
@@ -98,7 +99,7 @@ func (p *parser) definition(f *File) error {
 	if p.tok.kind != tokenName || reserved[p.tok.text] {
 		return p.fail("", "expected the automaton's name, found %s", p.tok)
 	}
-	p.def = &definition{name: p.tok.text}
+	p.def, p.commands = &definition{name: p.tok.text}, 0
 	if f.find(p.def.name) != nil {
 		return p.fail("give it another name", "automaton %s is defined twice", tick(p.def.name))
 	}
@@ -270,6 +271,9 @@ func (p *parser) group() (*node, error) {
 }
 
 func (p *parser) command() (*node, error) {
+	if p.commands++; p.commands > MaxStates {
+		return nil, p.fail("use * or a repetition", "more than %d hypercalls in one automaton", MaxStates)
+	}
 	c := &command{name: p.tok.text, args: &value{kind: valueObject}, def: p.def}
 	if err := p.advance(); err != nil {
 		return nil, err

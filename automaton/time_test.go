@@ -4,6 +4,6 @@ package automaton
 
 import "time"
 
-// nastyTime is how long any text may take; the promise is 50 ms on an idle
-// machine, tests share theirs with others.
+// nastyTime is the processor time that any text may take. The promise is 50 ms;
+// the rest is for the collector's share and for cores that others use too.
 const nastyTime = 150 * time.Millisecond
