@@ -49,7 +49,7 @@ type imagePath struct {
 
 // chunkInput is a raw chunk; huma leaves the body alone and Resolve keeps it.
 type chunkInput struct {
-	imagePath
+	ID     string `path:"id" maxLength:"64"` // not embedded: huma does not reach into unexported types
 	Offset int64  `query:"offset" required:"true" minimum:"0" doc:"Must be the image's offset."`
 	Digest string `header:"Content-Digest" maxLength:"512" doc:"RFC 9530 digest of this chunk; sha-256 is checked."`
 	w      http.ResponseWriter

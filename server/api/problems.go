@@ -105,5 +105,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(p) //nolint:errchkjson // a client that is gone gets nothing
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.Encode(p) //nolint:errcheck // a client that is gone gets nothing
 }

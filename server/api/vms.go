@@ -90,7 +90,7 @@ type vmPath struct {
 }
 
 type commandInput struct {
-	vmPath
+	ID   string `path:"id" maxLength:"64"` // not embedded: huma does not reach into unexported types
 	Body NewCommand
 	w    http.ResponseWriter
 }

@@ -86,7 +86,7 @@ type Timeouts struct {
 func Default() *Config {
 	return &Config{
 		Name: "uvbond", Listen: "127.0.0.1:8443",
-		DataDir: defaultDataDir(), Gate: "/run/uvbond/gate.sock",
+		DataDir: defaultDataDir(), Gate: "/run/uvbond/gate/gate.sock",
 		Log: Log{Format: "text", Level: "info"},
 		Limits: Limits{
 			Connections: 1024, Requests: 256, Uploads: 16, Commands: 64, PerTenant: 32,
