@@ -190,6 +190,9 @@ func TestFormat(t *testing.T) {
 	for _, kdf := range []PBKDF{cheap, {Type: "argon2i", Time: 4, MemoryKiB: 128, Lanes: 4}, {Type: "pbkdf2", Iterations: 1000}} {
 		for _, sector := range []uint32{512, 1024, 2048, 4096} {
 			for _, n := range []int{32, 64} {
+				if kdf != cheap && (sector != 4096 || n != 64) {
+					continue // the KDF has nothing to do with these
+				}
 				t.Run(fmt.Sprintf("%s/%d/%d", kdf.Type, sector, n*8), func(t *testing.T) {
 					vk := make([]byte, n)
 					rand.Read(vk)

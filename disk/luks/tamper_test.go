@@ -104,7 +104,7 @@ func TestTamperedMetadata(t *testing.T) {
 		"kdf":                      {`"type":"argon2id"`, `"type":"scrypt"`, "not argon2id"},
 		"digest iterations":        {`"iterations":100000`, `"iterations":4294967295`, "iterations"},
 		"digest type":              {`"type":"pbkdf2"`, `"type":"none"`, "not pbkdf2"},
-		"digest hash":              {`"hash":"sha256","iterations"`, `"hash":"sha1","iterations"`, "20 and 20"},
+		"digest hash":              {`"hash":"sha256","iterations"`, `"hash":"sha1","iterations"`, "more than 20 bytes"},
 		"short digest":             {`"digest":"`, `"digest":"","x":"`, "digest"},
 		"no keyslot":               {`"keyslots":["0"],"salt"`, `"keyslots":[],"salt"`, "no keyslot"},
 		"other keyslot":            {`"keyslots":["0"],"salt"`, `"keyslots":["1"],"salt"`, "not there"},
