@@ -156,14 +156,14 @@ func notAnswered(ctx context.Context, vm *store.VM, command string, err error) e
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	lost := errors.As(err, &sent) || errors.Is(err, client.ErrGarbage) || errors.Is(err, client.ErrTooLarge)
-	if lost {
-		return fail.Wrap(err, fail.Unknown, "see what was done: uvbond vm status "+vm.Name+", uvbond audit "+vm.Name,
-			"no receipt: it is not known whether %s was executed on %q", command, vm.Name)
-	}
 	var api *client.APIError
 	if errors.As(err, &api) && api.Class == classRedirected {
-		return forged("the hypervisor says that the ticket does not open on the VM it was given to")
+		return forged("the hypervisor says, by the server, that the ticket does not open on the VM it was given to")
+	}
+	// Whoever answered had the ticket: that it was not used is the server's word only.
+	if api != nil || errors.As(err, &sent) || errors.Is(err, client.ErrGarbage) || errors.Is(err, client.ErrTooLarge) {
+		return fail.Wrap(err, fail.Unknown, "see what was done: uvbond vm status "+vm.Name+", uvbond audit "+vm.Name,
+			"no receipt: it is not known whether %s was executed on %q", command, vm.Name)
 	}
 	return contact(ctx, vm.Host, err)
 }

@@ -67,7 +67,7 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 		return nil, fail.Wrap(err, fail.Other, "upgrade uvbond, or ask the provider to upgrade", "%s and this uvbond have no protocol version in common", req.Host)
 	}
 	reg := &bond.Registration{
-		Offered: slices.Clone(conn.Info.Versions), Chosen: chosen, IssuedAt: o.Now().Unix(),
+		Offered: slices.Clone(conn.Info.Versions), Known: slices.Clone(bond.Supported), Chosen: chosen, IssuedAt: o.Now().Unix(),
 		Secret: bond.RandomSecret(bond.RegistrationSecretSize), Policy: policy,
 		Spec: bond.Spec{MemoryBytes: req.Memory, VCPUs: req.CPUs, Firmware: req.Firmware, Machine: req.Machine, NICs: req.NICs},
 	}
@@ -201,6 +201,10 @@ func (o *Owner) pushAll(ctx context.Context, conn *Conn, req CreateRequest) ([]c
 			return nil, err
 		}
 		img, err := o.pushFile(ctx, conn, f, size, filepath.Base(src.Path), req.Report)
+		if err == nil && img.VM != "" {
+			// Another VM writes to that copy: this one gets its own.
+			img, err = o.pushFile(ctx, conn, f, size, req.Name+"-"+filepath.Base(src.Path), req.Report)
+		}
 		f.Close()
 		if err != nil {
 			return nil, err

@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, in, out, errOut *os.File) fail.Code
 	if err != nil && !a.started && fail.CodeOf(err) == fail.Other {
 		err = usage(root, err)
 	}
-	return a.fail(err)
+	return a.fail(ctx, err)
 }
 
 func usage(root *cobra.Command, err error) error {
@@ -72,14 +72,14 @@ func usage(root *cobra.Command, err error) error {
 }
 
 // fail prints an error and returns the exit code.
-func (a *app) fail(err error) fail.Code {
-	code := fail.CodeOf(err)
+func (a *app) fail(ctx context.Context, err error) fail.Code {
 	if err == nil {
 		return fail.Done
 	}
-	text, hint := err.Error(), fail.HintOf(err)
-	if errors.Is(err, context.Canceled) && text == context.Canceled.Error() {
-		text = "interrupted"
+	code, text, hint := fail.CodeOf(err), err.Error(), fail.HintOf(err)
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+		code = fail.Interrupted
+		text = strings.Replace(text, cause.Error(), "interrupted", 1)
 	}
 	if a.json {
 		type body struct {
@@ -128,9 +128,16 @@ Exit codes:
   uvbond disk encrypt debian.qcow2 web1.luks
   uvbond vm create web1 --host lab --disk web1.luks --memory 1GiB --cpus 1
   uvbond vm start web1`,
-		SilenceErrors:    true,
-		SilenceUsage:     true,
-		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			// Cobra would check these after this point.
+			if err := errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
+				return fail.New(fail.Usage, "see: "+c.CommandPath()+" --help", "%s", err)
+			}
+			a.started = true
+			return nil
+		},
 	}
 	group(c)
 	c.PersistentFlags().BoolVar(&a.json, "json", false, "print results (and errors, on standard error) as JSON")

@@ -24,15 +24,19 @@ type Image struct {
 	Name      string `json:"name"`
 	Size      int64  `json:"size"`
 	SHA256    string `json:"sha256,omitempty"`
-	Offset    int64  `json:"offset"` // bytes stored so far
-	State     string `json:"state"`  // ImageUploading or ImageReady
+	Offset    int64  `json:"offset"`           // bytes stored so far
+	State     string `json:"state"`            // ImageUploading ...
+	Reason    string `json:"reason,omitempty"` // of ImageFailed
+	VM        string `json:"vm,omitempty"`     // id of the VM that uses it
 	ChunkSize int64  `json:"chunk_size,omitempty"`
 }
 
 // Values of Image.State.
 const (
 	ImageUploading = "uploading"
+	ImageVerifying = "verifying" // all bytes are there and are being hashed
 	ImageReady     = "ready"
+	ImageFailed    = "failed" // what arrived is not what was announced
 )
 
 // ImageDisk says which stored image holds a registered disk.

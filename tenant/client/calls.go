@@ -43,7 +43,12 @@ func (c *Client) RemoveImage(ctx context.Context, id string) error {
 // that broke off goes on where it was.
 func (c *Client) NewImage(ctx context.Context, name string, size int64, sum string) (*Image, error) {
 	out := new(Image)
-	err := c.post(ctx, "/v1/images", Image{Name: name, Size: size, SHA256: sum}, out, maxJSON, requestTimeout)
+	announced := struct {
+		Name   string `json:"name"`
+		Size   int64  `json:"size"`
+		SHA256 string `json:"sha256"`
+	}{name, size, sum}
+	err := c.post(ctx, "/v1/images", announced, out, maxJSON, requestTimeout)
 	return out, err
 }
 

@@ -21,6 +21,8 @@ const (
 const (
 	uploadTries = 12
 	longPause   = 10 * time.Second
+	// verifyTimeout is how long the server may take to hash a stored file.
+	verifyTimeout = time.Hour
 )
 
 // Upload describes a file to be stored.
@@ -86,6 +88,13 @@ func (p *pushing) run(ctx context.Context) (*Image, error) {
 	if id == "" {
 		return nil, fmt.Errorf("%w: an image without an id", ErrGarbage)
 	}
+	if img.State == ImageFailed {
+		// An earlier upload arrived damaged: what is stored is worth nothing.
+		if err := p.client.RemoveImage(ctx, id); err != nil {
+			return nil, err
+		}
+		return nil, &SentError{Err: errors.New("an earlier upload arrived damaged")}
+	}
 	size := chunkSize(img.ChunkSize)
 	buf := make([]byte, size)
 	offset := img.Offset
@@ -131,7 +140,7 @@ func (p *pushing) chunk(ctx context.Context, id string, offset int64, buf []byte
 
 // finished waits until the server has checked the whole file.
 func (p *pushing) finished(ctx context.Context, id string) (*Image, error) {
-	for range 120 {
+	for deadline := time.Now().Add(verifyTimeout); time.Now().Before(deadline); {
 		img, err := p.client.Image(ctx, id)
 		if err != nil {
 			return nil, err
@@ -140,10 +149,13 @@ func (p *pushing) finished(ctx context.Context, id string) (*Image, error) {
 			img.ID = id
 			return img, nil
 		}
+		if img.State == ImageFailed {
+			return nil, &SentError{Err: fmt.Errorf("it arrived damaged (%s)", Printable(img.Reason))}
+		}
 		if img.Offset != p.upload.Size {
 			return nil, &SentError{Err: fmt.Errorf("the server went back to byte %d", img.Offset)}
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := pause(ctx, 300*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
