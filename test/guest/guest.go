@@ -30,6 +30,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,9 +96,11 @@ func Build(ctx context.Context, o Options) (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(cache, name)
-	if _, err := os.Stat(path); err == nil {
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err == nil {
 		return path, nil
 	}
+	prune(cache, now)
 	b := &builder{Options: o, cache: cache}
 	if b.work, err = os.MkdirTemp(cache, "build-*"); err != nil {
 		return "", fmt.Errorf("guest: %w", err)
@@ -114,6 +117,19 @@ func Build(ctx context.Context, o Options) (path string, err error) {
 		return "", fmt.Errorf("guest: %w", err)
 	}
 	return path, nil
+}
+
+// prune removes disks that nobody asked for in days, and what interrupted
+// builders left.
+func prune(cache string, now time.Time) {
+	for pattern, age := range map[string]time.Duration{"*.raw": 72 * time.Hour, "build-*": 2 * time.Hour} {
+		old, _ := filepath.Glob(filepath.Join(cache, pattern))
+		for _, path := range old {
+			if fi, err := os.Stat(path); err == nil && now.Sub(fi.ModTime()) > age {
+				_ = os.RemoveAll(path)
+			}
+		}
+	}
 }
 
 // Copy copies a built disk to a new, writable file; holes stay holes.
