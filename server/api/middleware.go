@@ -140,6 +140,8 @@ func (s *Server) bound(w http.ResponseWriter, r *http.Request) {
 	//nolint:errcheck // a connection that takes no deadline is closed already
 	c.SetWriteDeadline(time.Now().Add(s.opts.Config.Timeouts.Write.D()))
 	if r.Body != nil && r.Body != http.NoBody {
+		// Also for a body that no handler reads: net/http drains it.
+		c.SetReadDeadline(time.Now().Add(s.opts.Config.Timeouts.Body.D())) //nolint:errcheck // as above
 		r.Body = &timedBody{ReadCloser: r.Body, c: c}
 	}
 }
@@ -157,7 +159,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 		b.c.SetReadDeadline(time.Now().Add(b.idle)) //nolint:errcheck // as in bound
 	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if err == io.EOF { //nolint:errorlint // bodies end with the plain one
 		b.c.SetReadDeadline(time.Time{}) //nolint:errcheck // as in bound
 	}
 	return n, err
