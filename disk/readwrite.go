@@ -35,8 +35,10 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAt is io.WriterAt. A write that would run over the end is refused as a
 // whole. After an error the bytes beyond those counted are old or new, in
-// pieces of 16 bytes or more; those beside the range are untouched, unless the
-// Backend itself tore a sector.
+// pieces of 16 bytes or more. Those beside the range are untouched; only where
+// the range starts or ends within a 16-byte block, and the Backend tears a write
+// within that very block, is the rest of the block lost. Guests write whole
+// multiples of 512 bytes.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	s, err := d.begin(off, int64(len(p)), true)
 	if err != nil {
