@@ -59,23 +59,31 @@ func newFixture(t *testing.T) *fixture {
 	if err := os.Chmod(dir, 0o711); err != nil { // the peers of the tests have other uids
 		t.Fatal(err)
 	}
+	x, err := makeFixture(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.Disks["root"].Close(); x.Ring.Close() })
+	return x
+}
+
+func makeFixture(dir string) (*fixture, error) {
 	x := &fixture{key: make([]byte, 64), path: filepath.Join(dir, "disk")}
 	rand.Read(x.key)
 	f, err := os.OpenFile(x.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if err := f.Truncate(headerSize + diskSize); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	ring, err := CreateRing(filepath.Join(dir, "ring"), 64<<10)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() { f.Close(); ring.Close() })
 	control := filepath.Join(dir, "c")
 	if err := os.Mkdir(control, 0o700); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	qemu := uint32(qemuUID)
 	if !isRoot() {
@@ -88,7 +96,7 @@ func newFixture(t *testing.T) *fixture {
 		}}},
 		Disks: map[string]*os.File{"root": f}, Ring: ring, Stderr: os.Stderr,
 	}
-	return x
+	return x, nil
 }
 
 func (x *fixture) start(t *testing.T) *Process {
@@ -604,4 +612,73 @@ func TestStopAdopted(t *testing.T) {
 	if _, err := Adopt(x.Dir, p.PID(), p.StartTime()); !errors.Is(err, ErrGone) {
 		t.Fatal(err)
 	}
+}
+
+// The keeper outlives the daemon that started it, and the next one adopts it.
+func TestDaemonDies(t *testing.T) {
+	dir, err := os.MkdirTemp("", "uvk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	b, err := exec.Command("/proc/self/exe", "daemon", dir).Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+	var pid int
+	var start uint64
+	if _, err := fmt.Sscan(string(b), &pid, &start); err != nil {
+		t.Fatalf("%v: %q", err, b)
+	}
+	defer func() { // whatever happens, nothing is left running
+		if f, err := openProcess(pid, start); err == nil {
+			signalProcess(f, unix.SIGKILL)
+			f.Close()
+		}
+	}()
+	p, err := Adopt(filepath.Join(dir, "c"), pid, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	allowAny(t, p)
+	output(t, qemuIO(t, p, "write -P 1 0 64k", "flush", "read -P 1 0 64k"))
+	if _, _, _, err := p.Console(0, 10); err != nil {
+		t.Fatal(err)
+	}
+	// SIGTERM, as at the end of the machine, is an orderly stop.
+	if err := signalProcess(p.proc, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(10 * time.Second):
+		p.Kill()
+		t.Fatal("did not stop")
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	x := newFixture(t)
+	f, err := os.Open(x.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rw := x.Disks["root"]
+	x.Disks = map[string]*os.File{"root": f}
+	if p, err := Start(t.Context(), x.Options); err == nil {
+		p.Kill()
+		t.Fatal("a read-only descriptor was taken for a writable disk")
+	}
+	x.Config.Disks[0].ReadOnly = true
+	p := x.start(t)
+	allowAny(t, p)
+	if b, err := qemuIO(t, p, "write 0 4k").CombinedOutput(); err == nil {
+		t.Fatalf("written: %s", b)
+	}
+	x.Disks = map[string]*os.File{"root": rw} // for the cleanup
 }
