@@ -45,16 +45,12 @@ func decrypt(t *testing.T, path, pass string, size int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := Inspect(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	h, err = luks.ReadHeader(f, int64(len(raw)))
+	h, err := luks.ReadHeader(f, int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
