@@ -97,6 +97,29 @@ func (i *instance) alive() bool {
 	}
 }
 
+// goneWait is how long a monitor that fails is given to turn out to be that of
+// a QEMU that is just ending.
+const goneWait = 500 * time.Millisecond
+
+// gone tells, after a hypercall failed, whether the reason is that the instance
+// has ended. A QEMU on its way out closes its monitor first.
+func (i *instance) gone(ctx context.Context) bool {
+	i.mu.Lock()
+	ending := i.exit != ""
+	i.mu.Unlock()
+	wait := goneWait
+	if ending {
+		wait = 10 * time.Second
+	}
+	select {
+	case <-i.ended:
+		return true
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+	return false
+}
+
 func (i *instance) kill() {
 	if err := i.qemu.Kill(); err != nil {
 		i.machine.log.Error("QEMU was not killed", "err", err)

@@ -85,7 +85,7 @@ func (m *Machine) State() string {
 		if st, err := inst.status(ctx); err == nil {
 			return st.Status
 		}
-		if m.live() != nil {
+		if !inst.gone(ctx) {
 			return inst.cachedState()
 		}
 	}
@@ -161,7 +161,7 @@ func (m *Machine) Status(ctx context.Context) (qmp.StatusResult, error) {
 		return qmp.StatusResult{Status: qmp.StateShutdown}, nil
 	}
 	st, err := inst.status(ctx)
-	if err != nil && m.live() != inst {
+	if err != nil && inst.gone(ctx) {
 		return qmp.StatusResult{Status: qmp.StateShutdown}, nil
 	}
 	return st, err
@@ -176,7 +176,11 @@ func (m *Machine) Execute(ctx context.Context, n uint64, command string) (json.R
 	if command == qmp.CmdQuit {
 		return json.RawMessage("{}"), m.quit(ctx, inst)
 	}
-	return inst.execute(ctx, command)
+	ret, err := inst.execute(ctx, command)
+	if err != nil && inst.gone(ctx) {
+		return nil, gate.ErrNotRunning
+	}
+	return ret, err
 }
 
 // quit ends an instance in order and waits until nothing of it is left.

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -31,20 +32,33 @@ type OperatorConfig struct {
 
 // Attack is something the operator tries.
 type Attack struct {
-	// Kind is one of: "none" (behave again), "redirect", "substitute",
-	// "swap-host-key", "swap-registration", "hold", "replay-receipt",
-	// "no-receipt", "garbage", which change what the proxy does from now on, or
-	// "gate", "replay-ticket", "run-under-ticket", "pass-connection", which
-	// act on the gate at once.
+	// Kind is what. These change how the operator's proxy behaves from now on:
+	//
+	//	none             behave again
+	//	redirect         send commands to VM instead
+	//	substitute       answer a registration with a VM of the operator's own
+	//	swap-key         register a key of the operator's own for the tenant's VM
+	//	swap-host-key    show a host key of the operator's own
+	//	hold             take tickets and deliver nothing
+	//	run-under-ticket send Command in the session of the tenant's ticket
+	//	bare-done        claim success without a receipt
+	//	no-receipt       execute, but withhold the receipt
+	//	replay-receipt   execute, but deliver an old receipt
+	//	garbage          answer with broken JSON
+	//
+	// and these act at once:
+	//
+	//	gate             send Command in a session without a ticket
+	//	replay-ticket    present the newest ticket again
+	//	pass-connection  open a session with the newest ticket and let another
+	//	                 process send Command in it
+	//	swap-disks       exchange the stored images with each other
 	Kind string
 	// VM is the VM id aimed at.
 	VM string
 	// Command and Arguments are a hypercall, for attacks that send one.
 	Command   string
 	Arguments json.RawMessage
-	// Path and Data are for attacks that answer a request with data of the
-	// operator's own.
-	Data []byte
 }
 
 // Outcome is what the operator saw.
@@ -63,7 +77,6 @@ type operator struct {
 	attack   Attack
 	tickets  [][]byte // every ticket that passed, newest last
 	receipts []string // every receipt that passed, in base64
-	held     chan struct{}
 }
 
 // OperatorMain is the operator's process. args is the OperatorConfig in JSON.
@@ -157,8 +170,9 @@ func isCreate(r *http.Request) bool { return r.Method == http.MethodPost && r.UR
 // bendRequest returns the body to pass on, or nil when it answered itself.
 func (o *operator) bendRequest(a Attack, w http.ResponseWriter, r *http.Request, body []byte) []byte {
 	if isCreate(r) {
-		if a.Kind == "substitute" || a.Kind == "swap-registration" {
-			return replace(body, "registration", a.Data)
+		if a.Kind == "substitute" || a.Kind == "swap-key" {
+			o.registerOwn(r.Context(), a.Kind, w, body)
+			return nil
 		}
 		return body
 	}
@@ -206,7 +220,11 @@ func (o *operator) bendResponse(a Attack, r *http.Request, resp *http.Response) 
 	}
 	switch {
 	case host:
-		body = replace(body, "public_key", a.Data)
+		key, err := bond.GenerateHostKey()
+		if err != nil {
+			return err
+		}
+		body = replace(replace(body, "public_key", key.Public().Bytes()), "host", key.Public().ID().String())
 	case a.Kind == "no-receipt":
 		body = replace(body, "receipt", nil)
 	case a.Kind == "replay-receipt":
@@ -272,12 +290,12 @@ func (o *operator) control(w http.ResponseWriter, r *http.Request) {
 	switch a.Kind {
 	case "gate":
 		out = o.gate(ctx, a)
-	case "register":
-		out = o.call(ctx, qmp.CmdRegister, qmp.RegisterArgs{Registration: a.Data})
 	case "replay-ticket":
-		out = o.open(ctx, a.VM, o.ticket(len(a.Data)))
+		out = o.call(ctx, qmp.CmdOpen, qmp.OpenArgs{VM: a.VM, Ticket: o.newestTicket()})
 	case "pass-connection":
 		out = o.passConnection(ctx, a)
+	case "swap-disks":
+		out = outcome(nil, o.swapDisks())
 	default:
 		o.mu.Lock()
 		o.attack = a
@@ -287,14 +305,14 @@ func (o *operator) control(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(out)
 }
 
-// ticket returns the newest ticket that passed, or one from back before it.
-func (o *operator) ticket(back int) []byte {
+// newestTicket returns the newest ticket that passed.
+func (o *operator) newestTicket() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.tickets) <= back {
+	if len(o.tickets) == 0 {
 		return nil
 	}
-	return o.tickets[len(o.tickets)-1-back]
+	return o.tickets[len(o.tickets)-1]
 }
 
 // call sends one command to the gate outside of a session.
@@ -329,10 +347,6 @@ func execute(ctx context.Context, c *qmp.Client, a Attack) Outcome {
 	}
 	var ret json.RawMessage
 	return outcome(ret, c.Execute(ctx, a.Command, args, &ret))
-}
-
-func (o *operator) open(ctx context.Context, vm string, ticket []byte) Outcome {
-	return o.call(ctx, qmp.CmdOpen, qmp.OpenArgs{VM: vm, Ticket: ticket})
 }
 
 // runUnder opens a session with an owner's ticket and sends another command.

@@ -34,7 +34,7 @@ func (o *operator) passConnection(ctx context.Context, a Attack) Outcome {
 	if err != nil {
 		return outcome(nil, err)
 	}
-	if err := c.Execute(ctx, qmp.CmdOpen, qmp.OpenArgs{VM: a.VM, Ticket: o.ticket(0)}, nil); err != nil {
+	if err := c.Execute(ctx, qmp.CmdOpen, qmp.OpenArgs{VM: a.VM, Ticket: o.newestTicket()}, nil); err != nil {
 		return outcome(nil, err)
 	}
 	f, err := raw.File()
