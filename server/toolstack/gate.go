@@ -165,7 +165,11 @@ func (g *Gate) Raw(ctx context.Context, vm, command string, args map[string]any)
 			return nil, g.lost(err)
 		}
 	}
-	err = g.lost(g.execute(ctx, c, callTimeout, command, args, &answer))
+	var sent any // stays nil without arguments: a nil map would be sent as null
+	if args != nil {
+		sent = args
+	}
+	err = g.lost(g.execute(ctx, c, callTimeout, command, sent, &answer))
 	if vm != "" {
 		if cerr := g.execute(ctx, c, closeTimeout, qmp.CmdClose, nil, nil); cerr != nil && err == nil {
 			err = fmt.Errorf("the command was answered, but the session did not end well: %w", cerr)

@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/server/gatetest"
+	"github.com/uvbond/uvbond/server/store"
+)
+
+type rig struct {
+	t      *testing.T
+	config string
+	data   string
+	gate   string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	r := &rig{t, filepath.Join(dir, "server.toml"), filepath.Join(dir, "data"), filepath.Join(dir, "gate.sock")}
+	text := fmt.Sprintf("listen = \"127.0.0.1:0\"\ndata_dir = %q\ngate = %q\n[limits]\nquota = \"1GiB\"\n", r.data, r.gate)
+	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// run fails unless the command ends with this code, and returns its output.
+func (r *rig) run(code int, args ...string) (stdout, stderr string) {
+	r.t.Helper()
+	var out, errs bytes.Buffer
+	if got := Run(r.t.Context(), append([]string{"--config", r.config}, args...), &out, &errs); got != code {
+		r.t.Fatalf("%v: exit %d, want %d: %s%s", args, got, code, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+func (r *rig) store() *store.Store {
+	r.t.Helper()
+	st, err := store.Open(r.t.Context(), filepath.Join(r.data, "server.db"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { st.Close() })
+	return st
+}
+
+func TestTokensAndTenants(t *testing.T) {
+	r := newRig(t)
+	out, _ := r.run(0, "token", "create", "alice", "--note", "laptop")
+	token := strings.TrimSpace(out)
+	r.run(2, "token", "create", "Not A Name")
+	out, _ = r.run(0, "token", "list", "--json")
+	if !strings.Contains(out, "laptop") || strings.Contains(out, token) {
+		t.Fatal(out)
+	}
+	st := r.store()
+	if _, err := st.Authenticate(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	r.run(2, "token", "revoke", "alice")
+	r.run(1, "token", "revoke", "alice", "--id", "7")
+	r.run(0, "token", "revoke", "alice", "--id", "1")
+	if _, err := st.Authenticate(t.Context(), token); err == nil {
+		t.Fatal("a revoked token is good")
+	}
+	r.run(2, "tenant", "quota", "alice")
+	r.run(2, "tenant", "quota", "alice", "--size", "many")
+	r.run(1, "tenant", "quota", "nobody", "--vms", "1")
+	r.run(0, "tenant", "quota", "alice", "--size", "5GiB")
+	out, _ = r.run(0, "tenant", "list")
+	if !strings.Contains(out, "5GiB") {
+		t.Fatal(out)
+	}
+	if raw, err := os.ReadFile(filepath.Join(r.data, "server.db")); err != nil || bytes.Contains(raw, []byte(token)) {
+		t.Fatal("the database holds a token", err)
+	}
+}
+
+func TestOperator(t *testing.T) {
+	r := newRig(t)
+	r.run(0, "token", "create", "alice")
+	st := r.store()
+	id := strings.Repeat("a", 32)
+	vm := &store.VM{ID: id, Name: "web1", Tenant: 1}
+	if err := st.CreateVM(t.Context(), vm); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := r.run(6, "vm", "status", "web1"); !strings.Contains(errs, "does not exist") {
+		t.Fatal(errs)
+	}
+	if out, _ := r.run(0, "vm", "list"); !strings.Contains(out, "unknown") {
+		t.Fatal(out)
+	}
+	g := gatetest.Start(t, r.gate)
+	g.Edit(id, func(v *gatetest.VM) { v.State = qmp.StateRunning; v.Allowed = []string{"query-status", "stop"} })
+	if out, _ := r.run(0, "vm", "pause", "alice/web1"); !strings.Contains(out, "state paused") {
+		t.Fatal(out)
+	}
+	if _, errs := r.run(3, "vm", "resume", id); !strings.Contains(errs, "Denied: the owner's policy does not allow cont") {
+		t.Fatal(errs)
+	}
+	out, _ := r.run(0, "vm", "status", "web1", "--json")
+	var status struct{ State string }
+	if err := json.Unmarshal([]byte(out), &status); err != nil || status.State != "paused" {
+		t.Fatal(out, err)
+	}
+	r.run(1, "vm", "status", "web2")
+	if out, _ := r.run(0, "gate", "--vm", "web1", "query-status"); !strings.Contains(out, "paused") {
+		t.Fatal(out)
+	}
+	if _, errs := r.run(3, "gate", "--vm", "web1", "screendump", `{"filename":"/tmp/x"}`); !strings.Contains(errs, "Denied") {
+		t.Fatal(errs)
+	}
+	r.run(2, "gate", "query-status", "[1]")
+	g.Handle(qmp.CmdQueryStatus, func(*gatetest.Call) (any, error) { return nil, gatetest.ErrDrop })
+	r.run(5, "vm", "status", "web1")
+}
+
+func TestAmbiguousName(t *testing.T) {
+	r := newRig(t)
+	r.run(0, "token", "create", "alice")
+	r.run(0, "token", "create", "bob")
+	st := r.store()
+	for i, id := range []string{strings.Repeat("a", 32), strings.Repeat("b", 32)} {
+		if err := st.CreateVM(t.Context(), &store.VM{ID: id, Name: "web", Tenant: int64(i + 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, errs := r.run(2, "vm", "pause", "web"); !strings.Contains(errs, "alice/web, bob/web") {
+		t.Fatal(errs)
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	r := newRig(t)
+	out, _ := r.run(1, "doctor")
+	for _, want := range []string{"does not exist", "install -d", "mend:"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+	gatetest.Start(t, r.gate)
+	r.run(0, "token", "create", "alice")
+	out, _ = r.run(0, "doctor", "--json")
+	if !strings.Contains(out, `"missing": 0`) {
+		t.Fatal(out)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	r := newRig(t)
+	for _, args := range [][]string{{}, {"nothing"}, {"vm"}, {"vm", "explode", "x"}, {"serve", "x"}, {"--nonsense"}, {"vm", "pause"}} {
+		r.run(2, args...)
+	}
+	r.run(0, "version")
+	r.run(0, "completion", "bash")
+	for _, args := range [][]string{{"serve"}, {"token", "create"}, {"token", "list"}, {"token", "revoke"}, {"tenant", "list"}, {"tenant", "quota"},
+		{"vm", "list"}, {"vm", "pause"}, {"gate"}, {"doctor"}, {"version"}} {
+		if out, _ := r.run(0, append(args, "--help")...); !strings.Contains(out, "Examples:") {
+			t.Errorf("%v has no examples", args)
+		}
+	}
+	for text, want := range map[string]string{
+		"listen = \"nowhere\"": "host:port", "lissten = \"x\"": "unknown key", "data_dir = \"x\"": "absolute", "[log]\nformat = \"xml\"": "text or json",
+		"[limits]\nquota = \"-1\"": "size", "[timeouts]\nbody = \"soon\"": "duration", "a = [": "server.toml",
+	} {
+		if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, errs := r.run(1, "token", "list"); !strings.Contains(errs, want) {
+			t.Errorf("%q: %s", text, errs)
+		}
+	}
+}
