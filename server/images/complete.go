@@ -120,8 +120,8 @@ func (m *Manager) recoverImage(ctx context.Context, img *store.Image) error {
 	return nil
 }
 
-func (m *Manager) expireLoop() {
-	tick := time.NewTicker(max(m.opts.Expiry/20, time.Second))
+func (m *Manager) expireLoop(every time.Duration) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {

@@ -70,7 +70,8 @@ func NewManager(ctx context.Context, st *store.Store, opts Options) (*Manager, e
 		m.stop()
 		return nil, err
 	}
-	m.background.Go(m.expireLoop)
+	every := max(opts.Expiry/20, time.Second)
+	m.background.Go(func() { m.expireLoop(every) })
 	return m, nil
 }
 
