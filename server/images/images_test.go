@@ -185,6 +185,7 @@ func TestLostHash(t *testing.T) {
 	}
 	r.restart()
 	r.state(id, store.ImageFailed)
+	r.Close() // waits for the check, which removes the file last
 	if _, err := os.Stat(r.path(id)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatal("the failed file stays")
 	}
