@@ -192,8 +192,8 @@ func (s *session) chunk(m bond.Message) (any, error) {
 
 // refuse denies a hypercall, records the attempt and aborts the session.
 func (s *session) refuse(command, class, why string) *qmp.Error {
-	why = strings.TrimPrefix(why, "UVBond: ")
 	command = printable(command)
+	why = strings.TrimPrefix(strings.TrimPrefix(why, "UVBond: "), command+": ")
 	s.addCall(bond.Call{Command: command, Verdict: bond.CallRefused, Detail: clip(why)})
 	s.abort(class, command+": "+why)
 	_, _, err := s.vm.Record(s.entry("refused", command+" refused: "+clip(why), map[string]string{"class": class, "hypercall": command}))

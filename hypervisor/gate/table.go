@@ -111,7 +111,7 @@ func lookup(command string) (*entry, *qmp.Error) {
 	if !ok {
 		why = "it is not on the gate's allow-list"
 	}
-	return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: fmt.Sprintf("UVBond: %s is never allowed: %s", printable(command), why)}
+	return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: fmt.Sprintf("UVBond: %s: never allowed: %s", printable(command), why)}
 }
 
 // CheckPolicy compiles an owner's policy for operators and refuses one that

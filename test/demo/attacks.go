@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/uvbond/uvbond/qmp"
@@ -39,6 +43,9 @@ type direct struct {
 
 func (d *demo) attacks() error {
 	pause := []string{"vm", "pause", "web1"}
+	if err := d.swapDisks(); err != nil {
+		return err
+	}
 	for _, b := range []bent{
 		{"redirect a ticket to another VM", lab.Attack{Kind: "redirect", VM: d.web2}, pause,
 			exitForged, "redirected", "the ticket opens under web1's bond only", "exit 4: redirected"},
@@ -48,7 +55,7 @@ func (d *demo) attacks() error {
 			exitForged, "confirmation", "the confirmation does not open", "exit 4: key was swapped"},
 		{"swap the host's key", lab.Attack{Kind: "swap-host-key"}, []string{"vm", "status", "web1"},
 			exitForged, "", "the hypervisor's key is pinned", "exit 4: another hypervisor"},
-		{"another command under a ticket", lab.Attack{Kind: "run-under-ticket", VM: d.web1, Command: "system_reset"}, pause,
+		{"run another command under a ticket", lab.Attack{Kind: "run-under-ticket", VM: d.web1, Command: "system_reset"}, pause,
 			exitRefused, "system_reset", "the ticket's automaton", "exit 3, sealed: refused"},
 		{"claim success, do nothing", lab.Attack{Kind: "bare-done"}, pause,
 			exitUnknown, "", "no receipt", "exit 5: unknown"},
@@ -58,9 +65,6 @@ func (d *demo) attacks() error {
 		if err := d.bent(b); err != nil {
 			return err
 		}
-	}
-	if err := d.swapDisks(); err != nil {
-		return err
 	}
 	if err := d.replay(); err != nil {
 		return err
@@ -81,11 +85,36 @@ func (d *demo) attacks() error {
 			return err
 		}
 	}
+	if err := d.searchFiles(); err != nil {
+		return err
+	}
 	r, err := d.as(exitDone, "vm", "status", "web1")
 	if err == nil && !strings.Contains(r.Stdout, "running") {
 		err = fmt.Errorf("web1 should still run: %s", r)
 	}
 	return err
+}
+
+// searchFiles looks for the guest's secret in all that the management domain
+// owns: stored disks, records, logs.
+func (d *demo) searchFiles() error {
+	d.out.step("operator", "searches the stored disks, records and logs of the server for the guest's secret")
+	found := ""
+	err := filepath.WalkDir(d.lab.Dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || strings.HasPrefix(path, d.tenant.Home) {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(b, []byte(d.secret)) {
+			found = path
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.row("read the stored disks and logs", "ciphertext only, sealed messages only", "nothing to see", found == "", "the secret is in "+found)
+	return nil
 }
 
 func (d *demo) create(name string) []string {
@@ -133,30 +162,30 @@ func (d *demo) direct(x direct) error {
 	return nil
 }
 
-// swapDisks lets the server hand over another disk under the owner's boot ticket.
+// swapDisks lets the server hand over another disk under the owner's boot
+// ticket. web1 runs and has its own open; web2 gets web1's.
 func (d *demo) swapDisks() error {
-	d.out.step("operator", "exchanges the stored disks of web1 and web2")
-	for range 2 { // the second time puts them back
-		out, err := d.lab.Operator(d.ctx, lab.Attack{Kind: "swap-disks"})
-		if err != nil {
-			return err
-		}
-		if out.Class != "" {
-			return fmt.Errorf("swap-disks: %s", out.Reason)
-		}
-		if len(d.rows) > 0 && d.rows[len(d.rows)-1].attack == "swap disks" {
-			break
-		}
-		r, err := d.tenant.Run(d.ctx, "vm", "start", "web2")
-		if err != nil {
-			return err
-		}
-		d.out.step("tenant", "uvbond vm start web2   → exit status %d", r.Code)
-		d.out.quote(tail(r.Stdout+r.Stderr, 4))
-		ok := r.Code == exitRefused && strings.Contains(r.Stdout+r.Stderr, "not the registered disk")
-		d.row("swap disks", "the header is compared with the registration", "exit 3, sealed: refused", ok, fmt.Sprintf("exit %d", r.Code))
+	if err := d.exchange(); err != nil {
+		return err
 	}
-	return nil
+	d.out.step("operator", "exchanges the stored disks of web1 and web2")
+	r, err := d.tenant.Run(d.ctx, "vm", "start", "web2")
+	if err != nil {
+		return err
+	}
+	d.out.step("tenant", "uvbond vm start web2   → exit status %d", r.Code)
+	d.out.quote(tail(r.Stdout+r.Stderr, 4))
+	ok := r.Code == exitRefused && strings.Contains(r.Stdout+r.Stderr, "not the registered disk")
+	d.row("swap disks", "the header is compared with the registration", "exit 3, sealed: refused", ok, fmt.Sprintf("exit %d", r.Code))
+	return d.exchange()
+}
+
+func (d *demo) exchange() error {
+	out, err := d.lab.Operator(d.ctx, lab.Attack{Kind: "swap-disks"})
+	if err == nil && out.Class != "" {
+		err = fmt.Errorf("swap-disks: %s", out.Reason)
+	}
+	return err
 }
 
 // replay presents a ticket again that has been used.

@@ -43,6 +43,7 @@ func (d *demo) play() error {
 		{"3. Management commands: tickets and receipts", d.commands},
 		{"4. The operator of the management server tries", d.attacks},
 		{"5. What the owner sees of it", d.audit},
+		{"6. The end: power off, delete the bonds", d.end},
 	} {
 		d.out.title(chapter.title)
 		if err := chapter.run(); err != nil {
@@ -50,6 +51,15 @@ func (d *demo) play() error {
 		}
 	}
 	return nil
+}
+
+// end leaves no VM and no bond.
+func (d *demo) end() error {
+	return d.expect([]step{
+		{[]string{"vm", "poweroff", "web1"}, "stopped"},
+		{[]string{"vm", "delete", "web1", "--yes"}, "web1"},
+		{[]string{"vm", "delete", "web2", "--yes"}, "web2"},
+	})
 }
 
 func (d *demo) close() error {
@@ -177,59 +187,93 @@ func (d *demo) awaitGuest(text string) error {
 }
 
 func (d *demo) commands() error {
-	for _, c := range []struct {
-		args []string
-		want string
-	}{
+	if _, err := d.awaitReady(1); err != nil {
+		return err
+	}
+	if err := d.expect([]step{
 		{[]string{"vm", "status", "web1"}, "running"},
 		{[]string{"vm", "pause", "web1"}, "paused"},
 		{[]string{"vm", "status", "web1"}, "paused"},
 		{[]string{"vm", "resume", "web1"}, "running"},
 		{[]string{"vm", "reset", "web1"}, "running"},
-	} {
-		r, err := d.as(0, c.args...)
+		{[]string{"vm", "allow", "web1", "status,pause"}, "pause"},
+	}); err != nil {
+		return err
+	}
+	if err := d.operatorPauses(); err != nil {
+		return err
+	}
+	if err := d.expect([]step{
+		{[]string{"vm", "status", "web1"}, "paused"},
+		{[]string{"vm", "resume", "web1"}, "running"},
+		{[]string{"vm", "allow", "web1", "status"}, "status"},
+	}); err != nil {
+		return err
+	}
+	text, err := d.awaitReady(2)
+	if err != nil {
+		return err
+	}
+	d.out.step("tenant", "uvbond vm log web1     (the guest is up again after the reset)")
+	d.out.quote(tail(grep(text, "UVBOND-"), 4))
+	return d.expect([]step{
+		{[]string{"vm", "shutdown", "web1"}, "stopped"},
+		{[]string{"vm", "start", "web1"}, "running"},
+		{[]string{"receipt", "list", "web1"}, "shutdown"},
+	})
+}
+
+// step is a command of the tenant and what its verified result must contain.
+type step struct {
+	args []string
+	want string
+}
+
+func (d *demo) expect(steps []step) error {
+	for _, s := range steps {
+		r, err := d.as(0, s.args...)
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(r.Stdout, c.want) {
-			return fmt.Errorf("the receipt should say %q: %s", c.want, r)
+		if !strings.Contains(r.Stdout, s.want) {
+			return fmt.Errorf("the result should say %q: %s", s.want, r)
 		}
 	}
-	if err := d.awaitGuest("UVBOND-READY"); err != nil {
-		return err
-	}
-	if err := d.awaitReset(); err != nil {
-		return err
-	}
-	if _, err := d.as(0, "vm", "shutdown", "web1"); err != nil {
-		return err
-	}
-	if _, err := d.as(0, "vm", "start", "web1"); err != nil {
-		return err
-	}
-	_, err := d.as(0, "receipt", "list", "web1")
-	return err
+	return nil
 }
 
-// awaitReset waits until the guest is up again after the reset, so that it
-// hears the power button.
-func (d *demo) awaitReset() error {
-	deadline := time.Now().Add(60 * time.Second)
+// operatorPauses shows that operators can do what the owner's policy allows.
+func (d *demo) operatorPauses() error {
+	r, err := d.lab.Server(d.ctx, "vm", "pause", d.web1)
+	if err != nil {
+		return err
+	}
+	d.out.step("operator", "uvbond-server vm pause web1   (the owner's policy allows it)")
+	d.out.quote(tail(r.Stdout+r.Stderr, 2))
+	if r.Code != 0 {
+		return fmt.Errorf("the owner's policy allows it: %s", r)
+	}
+	return nil
+}
+
+// awaitReady waits until the guest has said n times that its power button works.
+func (d *demo) awaitReady(n int) (console string, err error) {
+	deadline := time.Now().Add(90 * time.Second)
 	for time.Now().Before(deadline) {
 		r, err := d.tenant.Run(d.ctx, "vm", "log", "web1")
 		if err != nil {
-			return err
+			return "", err
 		}
-		if strings.Count(r.Stdout, "UVBOND-READY") >= 2 || (strings.Contains(r.Stdout, "UVBOND-BOOTS 2") && strings.Contains(r.Stdout, "UVBOND-READY")) {
-			return nil
+		if strings.Count(r.Stdout, "UVBOND-READY") >= n {
+			return r.Stdout, nil
 		}
 		select {
 		case <-d.ctx.Done():
-			return d.ctx.Err()
+			return "", d.ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	return errors.New("the guest did not come up again after the reset")
+	return "", fmt.Errorf("the guest was not up %d times", n)
 }
 
 func randomHex(n int) string {

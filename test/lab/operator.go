@@ -58,7 +58,7 @@ type Attack struct {
 	VM string
 	// Command and Arguments are a hypercall, for attacks that send one.
 	Command   string
-	Arguments json.RawMessage
+	Arguments json.RawMessage `json:",omitempty"`
 }
 
 // Outcome is what the operator saw.
