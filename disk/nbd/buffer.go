@@ -3,7 +3,8 @@ package nbd
 import (
 	"math/bits"
 	"sync"
-	"unsafe"
+
+	"github.com/uvbond/uvbond/disk/aligned"
 )
 
 // Payload buffers come in powers of two from 4 KiB to MaxRequest, start on a
@@ -36,9 +37,7 @@ func getBuffer(n int) *buffer {
 		return b
 	}
 	size := minBuffer << class
-	raw := make([]byte, size+minBuffer-1)
-	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(raw)))) & (minBuffer - 1)
-	return &buffer{raw[skip : skip+size : skip+size], class}
+	return &buffer{aligned.Make(size), class}
 }
 
 func (b *buffer) release() { pools[b.class].Put(b) }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -181,8 +180,8 @@ func openRingWriter(f *os.File) (*ringWriter, error) {
 	}
 	w := &ringWriter{
 		mem: mem, data: mem[ringHeader:],
-		reserved: (*atomic.Uint64)(unsafe.Pointer(&mem[16])), // mem starts on a page
-		written:  (*atomic.Uint64)(unsafe.Pointer(&mem[24])),
+		reserved: counter(mem, 16),
+		written:  counter(mem, 24),
 	}
 	// A keeper that was killed half way through a copy left old bytes in the gap:
 	// they are shown as text, so that nothing before them has to be thought lost.

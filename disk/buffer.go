@@ -2,7 +2,8 @@ package disk
 
 import (
 	"sync"
-	"unsafe"
+
+	"github.com/uvbond/uvbond/disk/aligned"
 )
 
 // Buffers start on a page, so that direct I/O takes them, and are reused. They
@@ -10,7 +11,6 @@ import (
 const (
 	smallBuffer = 16 << 10
 	largeBuffer = 1 << 20
-	page        = 4096
 )
 
 type buffer struct {
@@ -28,9 +28,7 @@ func getBuffer(n int) *buffer {
 	}
 	b, ok := pool.Get().(*buffer)
 	if !ok {
-		raw := make([]byte, size+page-1)
-		skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(raw)))) & (page - 1)
-		b = &buffer{raw[skip : skip+size : skip+size], pool}
+		b = &buffer{aligned.Make(size), pool}
 	}
 	b.mem = b.mem[:min(n, size)]
 	return b
