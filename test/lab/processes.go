@@ -13,7 +13,9 @@ import (
 func (l *Lab) ServerPID() int { return l.server.cmd.Process.Pid }
 
 // QEMUs are the process numbers of the lab's QEMUs.
-func (l *Lab) QEMUs() []int { return l.pick(func(name string, _ []byte) bool { return strings.Contains(name, "qemu") }) }
+func (l *Lab) QEMUs() []int {
+	return l.pick(func(name string, _ []byte) bool { return strings.Contains(name, "qemu") })
+}
 
 // Keepers are the process numbers of the lab's keepers.
 func (l *Lab) Keepers() []int {
