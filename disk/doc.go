@@ -1,5 +1,5 @@
 // Package disk is the enciphered disk: a Device of plain bytes over a Backend of
-// ciphertext, and Encrypt, which makes such a disk from a plain one.
+// ciphertext. Package encrypt below makes such a disk from a plain one.
 //
 // The Backend belongs to the management domain and is not trusted with anything
 // but keeping bytes: it may return any. Where the data starts, its length and

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/bond"
-	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/encrypt"
 	"github.com/uvbond/uvbond/disk/luks"
 	"github.com/uvbond/uvbond/tenant/fail"
 )
@@ -38,12 +38,12 @@ func Encrypt(ctx context.Context, src *Source, out string, o Options, progress f
 		return nil, err
 	}
 	defer key.Wipe()
-	options := disk.EncryptOptions{Force: o.Force, Format: luks.FormatOptions{
+	options := encrypt.Options{Force: o.Force, Format: luks.FormatOptions{
 		Passphrase: o.Passphrase.Bytes(), VolumeKey: key.Bytes(),
 		SectorSize: uint32(o.SectorSize), Label: o.Label, PBKDF: o.Cost,
 	}}
 	padded := &padding{src: src, sector: int64(o.SectorSize)}
-	err = disk.Encrypt(ctx, padded, padded.size(), out, options, func(done, _ int64) { progress(done) })
+	err = encrypt.File(ctx, padded, padded.size(), out, options, func(done, _ int64) { progress(done) })
 	if ctx.Err() != nil && err != nil {
 		return nil, context.Cause(ctx)
 	}

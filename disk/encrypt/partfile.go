@@ -1,4 +1,4 @@
-package disk
+package encrypt
 
 import (
 	"crypto/rand"

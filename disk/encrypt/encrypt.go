@@ -1,4 +1,7 @@
-package disk
+// Package encrypt makes an owner's LUKS2 disk out of a plain one. It is kept
+// apart from package disk because only the tenant needs it: the trusted program
+// does not carry it.
+package encrypt
 
 import (
 	"context"
@@ -13,19 +16,21 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/aligned"
 	"github.com/uvbond/uvbond/disk/luks"
 )
 
-// EncryptOptions says what Encrypt makes.
-type EncryptOptions struct {
-	Format  luks.FormatOptions // DataSize is set by Encrypt
+// Options says what File makes.
+type Options struct {
+	Format  luks.FormatOptions // DataSize is set by File
 	Force   bool               // replace an existing file
 	Workers int                // parallel workers; 0: one for each CPU
 }
 
 const encryptStep = 1 << 20 // bytes a worker takes at a time
 
-// Encrypt makes the LUKS2 disk dst out of the first size bytes of src, rounded up
+// File makes the LUKS2 disk dst out of the first size bytes of src, rounded up
 // to whole sectors of 512 bytes with zeros. src is only read, by several workers
 // at once. Every sector is written, also those of zeros, so that storage
 // does not see which parts of the disk are in use.
@@ -37,7 +42,7 @@ const encryptStep = 1 << 20 // bytes a worker takes at a time
 //
 // progress, which may be nil, is called with bytes of src, never backwards and
 // by one worker at a time; it should be quick.
-func Encrypt(ctx context.Context, src io.ReaderAt, size int64, dst string, opts EncryptOptions, progress func(done, total int64)) error {
+func File(ctx context.Context, src io.ReaderAt, size int64, dst string, opts Options, progress func(done, total int64)) error {
 	if size <= 0 || size > 1<<62 {
 		return fmt.Errorf("disk: encrypt: the source has %d bytes", size)
 	}
@@ -69,13 +74,13 @@ func Encrypt(ctx context.Context, src io.ReaderAt, size int64, dst string, opts 
 	return out.finish()
 }
 
-func copyData(ctx context.Context, src io.ReaderAt, size int64, f *os.File, h *luks.Header, opts EncryptOptions, progress func(done, total int64)) error {
-	b, err := FileBackend(f)
+func copyData(ctx context.Context, src io.ReaderAt, size int64, f *os.File, h *luks.Header, opts Options, progress func(done, total int64)) error {
+	b, err := disk.FileBackend(f)
 	if err != nil {
 		return err
 	}
 	s := h.Segment
-	d, err := NewDevice(unowned{b}, Params{Key: opts.Format.VolumeKey, SectorSize: s.SectorSize, DataOffset: s.Offset, Length: s.Length, IVTweak: s.IVTweak})
+	d, err := disk.NewDevice(unowned{b}, disk.Params{Key: opts.Format.VolumeKey, SectorSize: s.SectorSize, DataOffset: s.Offset, Length: s.Length, IVTweak: s.IVTweak})
 	if err != nil {
 		return err
 	}
@@ -90,21 +95,20 @@ func copyData(ctx context.Context, src io.ReaderAt, size int64, f *os.File, h *l
 		g.Go(func() error { return c.work(ctx) })
 	}
 	if err := g.Wait(); err != nil {
-		d.cipher.Wipe()
-		return err
+		return errors.Join(err, d.Close())
 	}
 	return d.Close()
 }
 
-// unowned is a Backend that stays open.
-type unowned struct{ Backend }
+// unowned is a disk.Backend that stays open.
+type unowned struct{ disk.Backend }
 
 func (unowned) Close() error { return nil }
 
 type copier struct {
 	src      io.ReaderAt
 	size     int64
-	dst      *Device
+	dst      *disk.Device
 	next     atomic.Int64 // the first byte that no worker has taken yet
 	mu       sync.Mutex
 	done     int64                   // guarded by mu
@@ -113,9 +117,8 @@ type copier struct {
 
 // work enciphers steps until none is left.
 func (c *copier) work(ctx context.Context) error {
-	b := getBuffer(encryptStep)
-	defer b.release()
-	defer clear(b.mem)
+	mem := aligned.Make(encryptStep)
+	defer clear(mem)
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -125,7 +128,7 @@ func (c *copier) work(ctx context.Context) error {
 			return nil
 		}
 		n := min(encryptStep, c.size-off)
-		if err := c.step(b.mem, off, n); err != nil {
+		if err := c.step(mem, off, n); err != nil {
 			return err
 		}
 		c.mu.Lock()
@@ -145,10 +148,6 @@ func (c *copier) step(mem []byte, off, n int64) error {
 	}
 	padded := (n + 511) / 512 * 512
 	clear(mem[n:padded])
-	// In place: this worker needs the plain text no more.
-	if padded%c.dst.sector != 0 {
-		return fmt.Errorf("disk: encrypt: %d bytes at %d are not whole sectors", padded, off)
-	}
-	_, err = c.dst.store(mem[:padded], mem[:padded], off)
+	_, err = c.dst.WriteAt(mem[:padded], off)
 	return err
 }

@@ -1,4 +1,4 @@
-package disk
+package encrypt
 
 import (
 	"bytes"
@@ -15,11 +15,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/luks"
 )
 
-func encryptOptions() EncryptOptions {
-	return EncryptOptions{Format: luks.FormatOptions{Passphrase: []byte("pass"), PBKDF: luks.PBKDF{Type: "argon2id", Time: 4, MemoryKiB: 64, Lanes: 2}}}
+func options() Options {
+	return Options{Format: luks.FormatOptions{Passphrase: []byte("pass"), PBKDF: luks.PBKDF{Type: "argon2id", Time: 4, MemoryKiB: 64, Lanes: 2}}}
 }
 
 func randomBytes(n int) []byte {
@@ -32,13 +33,13 @@ func randomBytes(n int) []byte {
 }
 
 // open unlocks an enciphered file and returns its Device.
-func open(t *testing.T, name string) (*luks.Header, *Device) {
+func open(t *testing.T, name string) (*luks.Header, *disk.Device) {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := FileBackend(f)
+	b, err := disk.FileBackend(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func open(t *testing.T, name string) (*luks.Header, *Device) {
 		t.Fatal(err)
 	}
 	s := h.Segment
-	d, err := NewDevice(b, Params{Key: key, SectorSize: s.SectorSize, DataOffset: s.Offset, Length: s.Length, IVTweak: s.IVTweak, ReadOnly: true})
+	d, err := disk.NewDevice(b, disk.Params{Key: key, SectorSize: s.SectorSize, DataOffset: s.Offset, Length: s.Length, IVTweak: s.IVTweak, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +84,7 @@ func TestEncrypt(t *testing.T) {
 		dst := filepath.Join(t.TempDir(), "web1.luks")
 		plain := randomBytes(int(c.size))
 		last := int64(-1)
-		err := Encrypt(t.Context(), bytes.NewReader(plain), c.size, dst, encryptOptions(), func(done, total int64) {
+		err := File(t.Context(), bytes.NewReader(plain), c.size, dst, options(), func(done, total int64) {
 			if done <= last || total != c.size {
 				t.Errorf("progress %d of %d after %d", done, total, last)
 			}
@@ -100,7 +101,7 @@ func TestEncrypt(t *testing.T) {
 			t.Errorf("%d bytes became %d in sectors of %d", c.size, d.Size(), h.Segment.SectorSize)
 		}
 		got := make([]byte, d.Size())
-		if _, err := d.ReadAt(got, 0); err != nil || !bytes.Equal(got[:c.size], plain) || !uniform(got[c.size:], 0) {
+		if _, err := d.ReadAt(got, 0); err != nil || !bytes.Equal(got[:c.size], plain) || !zero(got[c.size:]) {
 			t.Errorf("%d bytes: %v, or not the source", c.size, err)
 		}
 		info, err := os.Stat(dst)
@@ -119,7 +120,7 @@ func TestEncryptCryptsetup(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := randomBytes(9 << 20)
-	if err := Encrypt(t.Context(), bytes.NewReader(plain), int64(len(plain)), dst, encryptOptions(), nil); err != nil {
+	if err := File(t.Context(), bytes.NewReader(plain), int64(len(plain)), dst, options(), nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
@@ -147,7 +148,7 @@ func TestEncryptCryptsetup(t *testing.T) {
 // TestEncryptZeros: an empty disk looks as full as any.
 func TestEncryptZeros(t *testing.T) {
 	dst := filepath.Join(t.TempDir(), "d")
-	if err := Encrypt(t.Context(), bytes.NewReader(make([]byte, 2<<20)), 2<<20, dst, encryptOptions(), nil); err != nil {
+	if err := File(t.Context(), bytes.NewReader(make([]byte, 2<<20)), 2<<20, dst, options(), nil); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(dst)
@@ -155,7 +156,7 @@ func TestEncryptZeros(t *testing.T) {
 		t.Fatal(err)
 	}
 	for data = data[luks.DataOffset:]; len(data) > 0; data = data[16:] {
-		if uniform(data[:16], data[0]) {
+		if bytes.Count(data[:16], data[:1]) == 16 {
 			t.Fatal("a block of zeros can be told")
 		}
 	}
@@ -165,7 +166,7 @@ func TestEncryptCancelled(t *testing.T) {
 	dst := filepath.Join(t.TempDir(), "d")
 	reason := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	err := Encrypt(ctx, bytes.NewReader(make([]byte, 32<<20)), 32<<20, dst, encryptOptions(), func(done, _ int64) {
+	err := File(ctx, bytes.NewReader(make([]byte, 32<<20)), 32<<20, dst, options(), func(done, _ int64) {
 		if done > 0 {
 			cancel(reason)
 		}
@@ -188,27 +189,27 @@ func (s brokenSource) ReadAt(p []byte, off int64) (int, error) {
 func TestEncryptFails(t *testing.T) {
 	dir := t.TempDir()
 	dst := filepath.Join(dir, "d")
-	run := func(src io.ReaderAt, size int64, opts EncryptOptions) error {
+	run := func(src io.ReaderAt, size int64, opts Options) error {
 		t.Helper()
-		err := Encrypt(t.Context(), src, size, dst, opts, nil)
+		err := File(t.Context(), src, size, dst, opts, nil)
 		if err == nil {
 			t.Error("no error")
 		}
 		only(t, dir)
 		return err
 	}
-	if err := run(brokenSource{unix.EIO}, 4<<20, encryptOptions()); !errors.Is(err, unix.EIO) {
+	if err := run(brokenSource{unix.EIO}, 4<<20, options()); !errors.Is(err, unix.EIO) {
 		t.Error(err)
 	}
-	if err := run(brokenSource{io.EOF}, 4<<20, encryptOptions()); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := run(brokenSource{io.EOF}, 4<<20, options()); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Error(err)
 	}
-	run(brokenSource{}, 0, encryptOptions())
-	run(brokenSource{}, 512, EncryptOptions{})
-	odd := encryptOptions()
+	run(brokenSource{}, 0, options())
+	run(brokenSource{}, 512, Options{})
+	odd := options()
 	odd.Format.SectorSize = 4096
 	run(brokenSource{}, 512, odd)
-	if err := run(brokenSource{}, 1<<60, encryptOptions()); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EFBIG) {
+	if err := run(brokenSource{}, 1<<60, options()); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EFBIG) {
 		t.Error(err)
 	}
 }
@@ -222,7 +223,7 @@ func TestEncryptFullDisk(t *testing.T) {
 		t.Skipf("this container cannot mount: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
-	err := Encrypt(t.Context(), bytes.NewReader(make([]byte, 8<<20)), 8<<20, filepath.Join(dir, "d"), encryptOptions(), nil)
+	err := File(t.Context(), bytes.NewReader(make([]byte, 8<<20)), 8<<20, filepath.Join(dir, "d"), options(), nil)
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "bytes are needed in") {
 		t.Error(err)
 	}
@@ -242,18 +243,18 @@ func TestEncryptExisting(t *testing.T) {
 	}
 	defer src.Close()
 	size := int64(len(plain))
-	if err := Encrypt(t.Context(), src, size, dst, encryptOptions(), nil); !errors.Is(err, fs.ErrExist) {
+	if err := File(t.Context(), src, size, dst, options(), nil); !errors.Is(err, fs.ErrExist) {
 		t.Error(err)
 	}
-	force := encryptOptions()
+	force := options()
 	force.Force = true
-	if err := Encrypt(t.Context(), src, size, dst, force, nil); err == nil || !strings.Contains(err.Error(), "source itself") {
+	if err := File(t.Context(), src, size, dst, force, nil); err == nil || !strings.Contains(err.Error(), "source itself") {
 		t.Error(err)
 	}
 	if got, err := os.ReadFile(dst); err != nil || !bytes.Equal(got, plain) {
 		t.Fatalf("the existing file was changed, or %v", err)
 	}
-	if err := Encrypt(t.Context(), bytes.NewReader(plain), size, dst, force, nil); err != nil {
+	if err := File(t.Context(), bytes.NewReader(plain), size, dst, force, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, d := open(t, dst); d.Size() != size {
@@ -261,7 +262,7 @@ func TestEncryptExisting(t *testing.T) {
 	}
 	// A file that appears while the work is done is not replaced either.
 	other := filepath.Join(dir, "e")
-	err = Encrypt(t.Context(), bytes.NewReader(plain), size, other, encryptOptions(), func(done, total int64) {
+	err = File(t.Context(), bytes.NewReader(plain), size, other, options(), func(done, total int64) {
 		if done == total {
 			os.WriteFile(other, []byte("late"), 0o600)
 		}
@@ -274,7 +275,7 @@ func TestEncryptExisting(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "f"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Encrypt(t.Context(), bytes.NewReader(plain), size, filepath.Join(dir, "f"), force, nil); err == nil {
+	if err := File(t.Context(), bytes.NewReader(plain), size, filepath.Join(dir, "f"), force, nil); err == nil {
 		t.Error("a folder was replaced")
 	}
 }
@@ -282,13 +283,15 @@ func TestEncryptExisting(t *testing.T) {
 func BenchmarkEncrypt(b *testing.B) {
 	const size = 16 << 20
 	src := bytes.NewReader(make([]byte, size))
-	opts := encryptOptions()
+	opts := options()
 	opts.Force = true
 	dst := filepath.Join(b.TempDir(), "d")
 	b.SetBytes(size)
 	for b.Loop() {
-		if err := Encrypt(b.Context(), src, size, dst, opts, nil); err != nil {
+		if err := File(b.Context(), src, size, dst, opts, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
+
+func zero(p []byte) bool { return bytes.Count(p, []byte{0}) == len(p) }
