@@ -51,6 +51,10 @@ const DefaultConfigPath = "/etc/uvbond/hypervisor.toml"
 // maxUIDBase leaves room for the VMs below the largest uid.
 const maxUIDBase = 1<<31 - 1
 
+// maxRunDir leaves room for "/vm/ID/sockets/console.sock" in the 107 bytes that
+// a socket's path may have.
+const maxRunDir = 107 - len("/vm/00112233445566778899aabbccddeeff/sockets/console.sock")
+
 // DefaultConfig is what holds where the file says nothing.
 func DefaultConfig() Config {
 	return Config{
@@ -90,6 +94,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("gate: the path has %d bytes, a socket's may have 107", len(c.Gate))
 	}
 	switch {
+	case len(c.RunDir) > maxRunDir:
+		return fmt.Errorf("run_dir: the path has %d bytes; with more than %d the paths of the sockets in it grow too long", len(c.RunDir), maxRunDir)
 	case c.MaxVMs < 1 || c.MaxVMs > 4096:
 		return fmt.Errorf("max_vms must be 1 to 4096, is %d", c.MaxVMs)
 	case c.Accel != "auto" && c.Accel != "kvm" && c.Accel != "tcg":

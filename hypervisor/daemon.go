@@ -33,6 +33,11 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	if os.Geteuid() != 0 {
 		log.Warn("not root: VMs, keepers and daemon share one uid, and the domains are not separated")
 	}
+	// Before the run folder, which may share a parent with it that others must
+	// be able to pass.
+	if err := os.MkdirAll(filepath.Dir(c.Gate), 0o755); err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
 	store, err := state.Open(c.StateDir, state.Options{})
 	if err != nil {
 		return err
@@ -61,14 +66,14 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 // listen makes the gate's socket. Who may speak is decided by the kernel's
 // credentials of every message, so the file itself is open to all.
 func listen(path string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("gate: %w", err)
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("gate: %s is in the way: it is not a socket; move it or name another path", path)
 	}
 	if c, err := net.Dial("unix", path); err == nil {
 		c.Close()
 		return nil, fmt.Errorf("gate: another daemon listens on %s; stop it first", path)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		os.Remove(path)
+		os.Remove(path) // left by a daemon that was killed
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {

@@ -18,34 +18,20 @@ import (
 type connection struct {
 	gate    *Gate
 	conn    *qmp.Conn
+	welcome bool // the user that connected may use the gate
 	session *session
 }
 
-// greeting is what a QMP server says first.
-type greeting struct {
-	QMP struct {
-		Version struct {
-			QEMU    struct{ Major, Minor, Micro int } `json:"qemu"`
-			Package string                            `json:"package"`
-		} `json:"version"`
-		Capabilities []string `json:"capabilities"`
-	} `json:"QMP"`
-}
-
-func (g *Gate) serveConn(ctx context.Context, uc *net.UnixConn) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c := &connection{gate: g, conn: qmp.NewConn(uc)}
+func (g *Gate) serveConn(ctx context.Context, uc *net.UnixConn, welcome bool) {
+	c := &connection{gate: g, conn: qmp.NewConn(uc), welcome: welcome}
 	defer c.conn.Close()
-	defer c.lost("the connection ended before uvbond-close")
+	defer c.lost(ctx)
 	if err := c.conn.EnableCredentials(); err != nil {
 		g.log.Error("gate: no credentials on the socket", "err", err)
 		return
 	}
-	var hello greeting
-	hello.QMP.Version.Package = "uvbond-hypervisor"
-	hello.QMP.Capabilities = []string{}
-	if err := c.conn.Send(hello); err != nil {
+	hello := qmp.GreetingBody{Version: qmp.Version{Package: "uvbond-hypervisor"}, Capabilities: []string{}}
+	if err := c.conn.Send(qmp.Greeting{QMP: hello}); err != nil {
 		return
 	}
 	for {
@@ -63,8 +49,11 @@ func (g *Gate) serveConn(ctx context.Context, uc *net.UnixConn) {
 // receive waits for a line: until the session must end, or the idle time-out.
 func (c *connection) receive(ctx context.Context) (*qmp.Line, error) {
 	limit := time.Now().Add(idleTimeout)
-	if c.session != nil {
+	switch {
+	case c.session != nil:
 		limit = c.session.deadline.Add(abortGrace)
+	case !c.welcome:
+		limit = time.Now().Add(strangerTimeout)
 	}
 	ctx, cancel := context.WithDeadline(ctx, limit)
 	defer cancel()
@@ -77,18 +66,22 @@ func (c *connection) protocolError(err error) {
 		if c.session != nil {
 			c.session.abort(qmp.ClassDenied, "UVBond: "+err.Error())
 		}
-		c.send(qmp.Response{Error: &qmp.Error{Class: qmp.ClassInvalid, Desc: "UVBond: " + err.Error()}})
+		c.send(nil, nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %v", err))
 	}
 }
 
 // lost ends the session of a connection that did not end it itself.
-func (c *connection) lost(why string) {
+func (c *connection) lost(ctx context.Context) {
 	if c.session == nil {
 		return
 	}
 	s := c.session
 	c.session = nil
-	if !s.deadline.After(time.Now()) {
+	why := "the connection ended before uvbond-close"
+	switch {
+	case ctx.Err() != nil:
+		why = "the daemon was stopped during the session"
+	case !s.deadline.After(time.Now()):
 		why = "the session's deadline passed"
 	}
 	s.abandon(why)
@@ -102,33 +95,49 @@ func (c *connection) answer(ctx context.Context, line *qmp.Line) bool {
 			f.Close()
 		}
 	}()
+	if qerr := c.sender(line.Cred); qerr != nil {
+		return c.send(nil, nil, qerr) && c.welcome
+	}
 	req, err := qmp.ParseRequest(line.Data)
 	if err != nil {
-		return c.send(qmp.Response{Error: &qmp.Error{Class: qmp.ClassInvalid, Desc: "UVBond: " + err.Error()}})
+		return c.send(req.ID, nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %v", err))
 	}
 	ret, qerr := c.dispatch(ctx, line.Cred, req, &files)
-	resp := qmp.Response{Error: qerr, ID: req.ID}
-	if qerr == nil {
-		if ret == nil {
-			ret = struct{}{}
-		}
-		if resp.Return, err = json.Marshal(ret); err != nil {
-			resp.Error = internal()
-		}
-	}
-	return c.send(resp)
+	return c.send(req.ID, ret, qerr)
 }
 
-func (c *connection) send(r qmp.Response) bool { return c.conn.Send(r) == nil }
+// sender refuses lines of processes that may not use the gate, or that the
+// kernel does not name.
+func (c *connection) sender(cred *qmp.Cred) *qmp.Error {
+	if cred.Known() && c.gate.allowed(cred.UID) {
+		return nil
+	}
+	why := fmt.Sprintf("process %s may not use the gate; add its user to gate_users in the hypervisor's configuration", credName(cred))
+	if c.session != nil {
+		return c.session.foreign(cred, "unknown", why)
+	}
+	uid := "unknown"
+	if cred.Known() {
+		uid = fmt.Sprint(cred.UID)
+	}
+	c.gate.host.Attempt(attempt("uid "+uid, "a process that may not use the gate spoke to it", map[string]string{"class": qmp.ClassDenied}))
+	return qmp.Errorf(qmp.ClassDenied, "UVBond: %s", why)
+}
+
+func (c *connection) send(id json.RawMessage, ret any, qerr *qmp.Error) bool {
+	r, err := qmp.Respond(id, ret, qerr)
+	if err != nil {
+		c.gate.log.Error("gate: answer", "err", err)
+		r = &qmp.Response{Error: internal(), ID: id}
+	}
+	return c.conn.Send(r) == nil
+}
 
 // dispatch answers a request. A handler that takes over the files sets *files to nil.
 func (c *connection) dispatch(ctx context.Context, cred *qmp.Cred, req *qmp.Request, files *[]*os.File) (any, *qmp.Error) {
-	if cred == nil || !c.gate.allowed(cred.UID) {
-		return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: fmt.Sprintf("UVBond: process %s may not use the gate; add its user to gate_users in the hypervisor's configuration", credName(cred))}
-	}
 	if c.session != nil {
 		if err := c.session.opener.verify(cred); err != nil {
-			return nil, c.session.refuse(req.Execute, qmp.ClassDenied, err.Error())
+			return nil, c.session.foreign(cred, req.Execute, err.Error())
 		}
 	}
 	e, refusal := lookup(req.Execute)
@@ -136,22 +145,31 @@ func (c *connection) dispatch(ctx context.Context, cred *qmp.Cred, req *qmp.Requ
 		if c.session != nil {
 			return nil, c.session.refuse(req.Execute, refusal.Class, refusal.Desc)
 		}
+		c.attempted(cred, req.Execute, refusal.Class)
 		return nil, refusal
 	}
-	args, err := e.args(req.Arguments)
+	args, err := e.args(req)
 	if err != nil {
 		if c.session != nil && e.verdict != outside {
 			return nil, c.session.refuse(req.Execute, qmp.ClassInvalid, err.Error())
 		}
-		return nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: "UVBond: " + req.Execute + ": " + err.Error()}
+		return nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %s: %v", req.Execute, err)
 	}
 	if e.verdict == outside {
 		return c.outside(ctx, cred, req.Execute, args, files)
 	}
 	if c.session == nil {
+		c.attempted(cred, req.Execute, qmp.ClassDenied)
 		return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: "UVBond: " + req.Execute + " needs a session: send uvbond-open with the VM and the owner's ticket"}
 	}
 	return c.session.call(ctx, req, e, args, files)
+}
+
+// attempted records a hypercall that was refused outside of a session: it
+// names no VM, so it belongs to the host's log.
+func (c *connection) attempted(cred *qmp.Cred, command, class string) {
+	command = printable(command)
+	c.gate.host.Attempt(attempt(fmt.Sprintf("uid %d", cred.UID), command+" refused outside of a session", map[string]string{"class": class, "hypercall": command}))
 }
 
 // outside runs the commands that need no session.
@@ -238,10 +256,17 @@ func (g *Gate) public(what string, err error) *qmp.Error {
 		return q
 	case errors.Is(err, ErrReplayed):
 		return &qmp.Error{Class: qmp.ClassReplayed, Desc: "UVBond: " + ErrReplayed.Error()}
-	case errors.Is(err, ErrBusy), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, ErrBusy):
 		return &qmp.Error{Class: qmp.ClassBusy, Desc: "UVBond: " + ErrBusy.Error()}
 	case errors.Is(err, ErrNotRunning):
 		return &qmp.Error{Class: qmp.ClassNotRunning, Desc: "UVBond: " + ErrNotRunning.Error()}
+	case errors.Is(err, state.ErrExpired):
+		return &qmp.Error{Class: qmp.ClassExpired, Desc: "UVBond: the ticket is past its validity; make a new one"}
+	case errors.Is(err, state.ErrUnknownVM):
+		return &qmp.Error{Class: qmp.ClassDeviceNotFound, Desc: "UVBond: the bond of this VM was deleted"}
+	case errors.Is(err, context.DeadlineExceeded):
+		g.log.Warn("gate: hypercall did not end in time", "command", what, "err", err)
+		return &qmp.Error{Class: qmp.ClassUnavailable, Desc: "UVBond: " + what + " did not end before the session's deadline; it may still take effect"}
 	}
 	g.log.Error("gate: internal error", "command", what, "err", err)
 	return internal()
@@ -251,7 +276,8 @@ func internal() *qmp.Error {
 	return &qmp.Error{Class: qmp.ClassInternal, Desc: "UVBond: internal error of the hypervisor; its log has the cause"}
 }
 
-// attempt is the audit entry of something that was refused.
+// attempt is the audit entry of something that was refused and that anybody in
+// the management domain can do again at will.
 func attempt(who, text string, fields map[string]string) state.Entry {
-	return state.Entry{Kind: "refused", Who: who, Text: text, Fields: fields}
+	return state.Entry{Kind: "refused", Who: who, Text: text, Fields: fields, Coalesce: true}
 }

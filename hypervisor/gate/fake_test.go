@@ -23,6 +23,7 @@ import (
 type fakeVM struct {
 	id     bond.VMID
 	bond   *bond.Bond
+	owner  *bond.Bond // the owner's own, which the gate cannot wipe
 	change chan struct{}
 
 	mu       sync.Mutex
@@ -67,6 +68,9 @@ func (v *fakeVM) UseTicket(n [32]byte, _ int64, e state.Entry) error {
 	v.nonces[n] = true
 	v.entries = append(v.entries, e)
 	return nil
+}
+func (v *fakeVM) RefuseTicket(n [32]byte, expiry int64, e state.Entry) error {
+	return v.UseTicket(n, expiry, e)
 }
 func (v *fakeVM) Record(e ...state.Entry) (uint64, [32]byte, error) {
 	v.mu.Lock()
@@ -117,11 +121,15 @@ func (v *fakeVM) SetPolicy(text string) error {
 	v.policy = m
 	return nil
 }
-func (v *fakeVM) Delete() error {
+func (v *fakeVM) Delete(e state.Entry) (uint64, [32]byte, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err := v.fail[qmp.CmdDelete]; err != nil {
+		return 0, [32]byte{}, err
+	}
 	v.deleted = true
-	return nil
+	v.entries = append(v.entries, e)
+	return uint64(len(v.entries)), [32]byte{2}, nil
 }
 
 func (v *fakeVM) isDeleted() bool {
@@ -155,6 +163,15 @@ func (v *fakeVM) recorded(kind, class string) bool {
 type fakeHost struct {
 	vms map[bond.VMID]*fakeVM
 	now func() int64
+
+	mu       sync.Mutex
+	attempts []state.Entry
+}
+
+func (h *fakeHost) Attempt(e state.Entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.attempts = append(h.attempts, e)
 }
 
 func (h *fakeHost) QueryHost() qmp.QueryHostResult {
@@ -229,7 +246,11 @@ func (f *fixture) bonded(key *bond.HostKey) *fakeVM {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	v := &fakeVM{id: b.VM(), bond: b, policy: none, change: make(chan struct{}, 1), nonces: map[[32]byte]bool{}, fail: map[string]error{},
+	owner, err := bond.ImportBond(b.Export())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	v := &fakeVM{id: b.VM(), bond: b, owner: owner, policy: none, change: make(chan struct{}, 1), nonces: map[[32]byte]bool{}, fail: map[string]error{},
 		cur: Current{Number: 3, Live: true, Descriptor: bond.Descriptor{Value: [32]byte{3, 1}, Instance: 3}}}
 	f.host.vms[v.id] = v
 	return v
@@ -274,7 +295,7 @@ func (f *fixture) ticket(v *fakeVM, command string, change func(*bond.Ticket)) (
 func (f *fixture) receipt(v *fakeVM, sealed []byte, t *bond.Ticket) *bond.Receipt {
 	f.t.Helper()
 	var r bond.Receipt
-	if err := bond.Open(v.bond, sealed, &r); err != nil {
+	if err := bond.Open(v.owner, sealed, &r); err != nil {
 		f.t.Fatalf("receipt does not open: %v", err)
 	}
 	if r.Nonce != t.Nonce {

@@ -26,14 +26,16 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/state"
 	"github.com/uvbond/uvbond/qmp"
 )
 
 const (
-	// maxConns bounds the connections that the management domain may hold.
-	maxConns = 256
 	// idleTimeout ends a connection that has no session and says nothing.
 	idleTimeout = 5 * time.Minute
+	// strangerTimeout is the same for a process that may not use the gate; it
+	// is told so and nothing else.
+	strangerTimeout = 5 * time.Second
 	// abortGrace is how long `on abort` steps may still be sent after the
 	// session's deadline, before the gate ends the session itself.
 	abortGrace = 5 * time.Second
@@ -51,6 +53,8 @@ type Host interface {
 	Attach(ctx context.Context, vm bond.VMID, disks map[string]*os.File, who string) error
 	// VM returns nil when no bond has this name.
 	VM(id bond.VMID) VM
+	// Attempt records in the host's log what was refused and belongs to no bond.
+	Attempt(e state.Entry)
 	// Now is the host's clock in Unix seconds; it never goes back, not even
 	// across restarts.
 	Now() int64
@@ -61,7 +65,7 @@ type Gate struct {
 	host    Host
 	log     *slog.Logger
 	allowed func(uid uint32) bool
-	slots   chan struct{}
+	places  *places
 
 	mu       sync.Mutex
 	sessions uint64 // last session number given out; starts at the clock, so that
@@ -72,7 +76,7 @@ type Gate struct {
 func New(host Host, allowed func(uid uint32) bool, log *slog.Logger) *Gate {
 	return &Gate{
 		host: host, log: log, allowed: allowed,
-		slots: make(chan struct{}, maxConns), sessions: uint64(time.Now().UnixMilli()),
+		places: newPlaces(), sessions: uint64(time.Now().UnixMilli()),
 	}
 }
 
@@ -81,6 +85,10 @@ func New(host Host, allowed func(uid uint32) bool, log *slog.Logger) *Gate {
 func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	// From the first byte on, also for lines written before the connection is accepted.
+	if err := qmp.ListenCredentials(l); err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -93,16 +101,21 @@ func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		select {
-		case g.slots <- struct{}{}:
-		default:
-			g.log.Warn("gate: too many connections", "limit", maxConns)
+		uid, err := peerUID(c)
+		if err != nil {
+			g.log.Warn("gate: peer without credentials", "err", err)
+			c.Close()
+			continue
+		}
+		welcome := g.allowed(uid)
+		if !g.places.take(uid, welcome) {
+			g.log.Warn("gate: too many connections", "uid", uid, "limit", maxConns)
 			c.Close()
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-g.slots }()
-			g.serveConn(ctx, c)
+			defer g.places.free(uid, welcome)
+			g.serveConn(ctx, c, welcome)
 		})
 	}
 }

@@ -40,6 +40,7 @@ func (c *connection) open(ctx context.Context, cred *qmp.Cred, args qmp.OpenArgs
 	}
 	vm := c.gate.host.VM(id)
 	if vm == nil {
+		c.gate.host.Attempt(attempt(fmt.Sprintf("uid %d", cred.UID), "session for a VM without a bond", map[string]string{"class": qmp.ClassDeviceNotFound}))
 		return nil, &qmp.Error{Class: qmp.ClassDeviceNotFound, Desc: "UVBond: no bond has the VM id " + id.String()}
 	}
 	opener, err := identify(cred)
@@ -204,7 +205,14 @@ func (s *session) redirected(sealed []byte) *qmp.Error {
 func (s *session) refuseTicket(qerr *qmp.Error) *qmp.Error {
 	s.release()
 	text := fmt.Sprintf("session for %s refused: %s", printable(s.ticket.Command), qerr.Desc)
-	err := s.vm.UseTicket(s.ticket.Nonce, s.ticket.NotAfter, attempt(s.opener.String(), text, map[string]string{"class": qerr.Class}))
+	e := attempt(s.opener.String(), text, map[string]string{"class": qerr.Class})
+	err := s.vm.RefuseTicket(s.ticket.Nonce, s.ticket.NotAfter, e)
+	if errors.Is(err, state.ErrExpired) {
+		// Nobody can tell any more whether it ran: refused, but not sealed.
+		_, _, err = s.vm.Record(e)
+		s.logAudit(err)
+		return qerr
+	}
 	if err != nil {
 		return s.unused(err)
 	}
@@ -219,8 +227,9 @@ func (s *session) refuseTicket(qerr *qmp.Error) *qmp.Error {
 	return &out
 }
 
-// unused reports that a ticket could not be burnt: it was before, or the
-// store failed. Neither gets a receipt.
+// unused reports that a ticket could not be burnt: it was before, it expired
+// just now, or the store failed. None of them gets a receipt: the ticket may
+// have run.
 func (s *session) unused(err error) *qmp.Error {
 	if errors.Is(err, ErrReplayed) {
 		_, _, rerr := s.vm.Record(attempt(s.opener.String(), fmt.Sprintf("ticket for %s was presented again", printable(s.ticket.Command)), map[string]string{"class": qmp.ClassReplayed}))
@@ -229,14 +238,19 @@ func (s *session) unused(err error) *qmp.Error {
 	return s.gate.public(qmp.CmdOpen, err)
 }
 
-// entry is an audit entry of this session.
+// entry is an audit entry of this session. Sessions without a ticket can be
+// had at will, so their entries are counted rather than repeated, and bear no
+// number that would make them differ.
 func (s *session) entry(kind, text string, fields map[string]string) state.Entry {
-	if fields == nil {
-		fields = map[string]string{}
+	e := state.Entry{Kind: kind, Who: s.opener.String(), Text: text, Fields: fields}
+	if s.ticket == nil {
+		e.Coalesce = true
+		return e
 	}
-	fields["session"] = strconv.FormatUint(s.number, 10)
-	if s.ticket != nil {
-		fields["command"] = printable(s.ticket.Command)
+	if e.Fields == nil {
+		e.Fields = map[string]string{}
 	}
-	return state.Entry{Kind: kind, Who: s.opener.String(), Text: text, Fields: fields}
+	e.Fields["session"] = strconv.FormatUint(s.number, 10)
+	e.Fields["command"] = printable(s.ticket.Command)
+	return e
 }

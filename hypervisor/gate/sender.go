@@ -29,12 +29,12 @@ type sender struct {
 
 // identify looks up the sender of one line. The caller closes it.
 func identify(c *qmp.Cred) (*sender, error) {
-	if c == nil || c.PID <= 0 {
+	if !c.Known() {
 		return nil, fmt.Errorf("the kernel names no sender; the management domain's process must be visible in the hypervisor's pid namespace")
 	}
 	fd, err := unix.PidfdOpen(int(c.PID), 0)
 	if err != nil {
-		return nil, fmt.Errorf("sender %d is gone: %w", c.PID, err)
+		return nil, fmt.Errorf("process %d is gone or cannot be watched", c.PID)
 	}
 	s := &sender{pid: c.PID, uid: c.UID, pidfd: fd}
 	if s.start, err = startTime(c.PID); err != nil {
@@ -74,8 +74,8 @@ func (s *sender) close() { unix.Close(s.pidfd) }
 func (s *sender) String() string { return fmt.Sprintf("uid %d, process %d", s.uid, s.pid) }
 
 func credName(c *qmp.Cred) string {
-	if c == nil {
-		return "unknown"
+	if !c.Known() {
+		return "unknown to the kernel"
 	}
 	return fmt.Sprintf("%d (uid %d)", c.PID, c.UID)
 }
@@ -85,12 +85,12 @@ func credName(c *qmp.Cred) string {
 func startTime(pid int32) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, fmt.Errorf("sender %d is gone: %w", pid, err)
+		return 0, fmt.Errorf("process %d is gone", pid)
 	}
 	_, rest, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
 	fields := bytes.Fields(rest)
 	if !ok || len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat is not understood", pid)
+		return 0, fmt.Errorf("the kernel's record of process %d is not understood", pid)
 	}
 	return strconv.ParseUint(string(fields[19]), 10, 64)
 }

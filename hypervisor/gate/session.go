@@ -32,8 +32,12 @@ type session struct {
 	instance uint64         // instance that the ticket is for; 0: none
 	deadline time.Time
 	locked   bool // holds the VM's change lock
-	launched bool
 	deletes  bool // delete the bond once everything else is recorded
+	// launched: this session made the instance; descriptor is its.
+	launched   bool
+	descriptor bond.Descriptor
+	// begun: something may have changed that no call in calls vouches for.
+	begun bool
 
 	policy    *automaton.Machine // the policy that policyRun follows
 	policyRun *automaton.Run
@@ -73,10 +77,18 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 	defer cancel()
 	ret, err := s.execute(ctx, req.Execute, instance, args, files)
 	if err != nil {
+		s.begun = s.begun || e.changes && !withoutEffect(err)
 		return nil, s.fault(req, s.gate.public(req.Execute, err))
 	}
 	s.note(req, bond.CallOK, "", ret)
 	return ret, nil
+}
+
+// withoutEffect tells errors that say that a hypercall was not carried out from
+// those, such as a time-out, after which nobody knows.
+func withoutEffect(err error) bool {
+	var q *qmp.Error
+	return errors.As(err, &q)
 }
 
 // accept asks the ticket's automaton, then the owner's policy, and returns the
@@ -91,6 +103,12 @@ func (s *session) accept(req *qmp.Request, e *entry) (uint64, *qmp.Error) {
 	if e.verdict != byPolicy {
 		if refusal == nil {
 			refusal = &qmp.Error{Class: qmp.ClassDenied, Desc: "only the owner's ticket can allow it: " + e.why}
+		}
+		return 0, refusal
+	}
+	if s.class != "" {
+		if refusal == nil {
+			refusal = &qmp.Error{Class: s.class, Desc: "the session was aborted: " + clip(s.reason)}
 		}
 		return 0, refusal
 	}
@@ -177,8 +195,8 @@ func (s *session) launch(ctx context.Context, args qmp.LaunchArgs, files *[]*os.
 	if err := s.vm.Launch(ctx, Launch{Disks: disks, Taps: taps, Expect: args.Expect}, s.ticket.Nonce); err != nil {
 		return err
 	}
-	s.launched = true
-	s.instance = s.vm.Current().Number
+	cur := s.vm.Current() // it may have crashed already; then its number stays
+	s.launched, s.instance, s.descriptor = true, cur.Number, cur.Descriptor
 	return nil
 }
 
@@ -196,9 +214,23 @@ func (s *session) refuse(command, class, why string) *qmp.Error {
 	why = strings.TrimPrefix(strings.TrimPrefix(why, "UVBond: "), command+": ")
 	s.addCall(bond.Call{Command: command, Verdict: bond.CallRefused, Detail: clip(why)})
 	s.abort(class, command+": "+why)
-	_, _, err := s.vm.Record(s.entry("refused", command+" refused: "+clip(why), map[string]string{"class": class, "hypercall": command}))
+	e := s.entry("refused", command+" refused: "+clip(why), map[string]string{"class": class, "hypercall": command})
+	e.Coalesce = true // one session can be refused the same again and again
+	_, _, err := s.vm.Record(e)
 	s.logAudit(err)
 	return &qmp.Error{Class: class, Desc: "UVBond: " + command + ": " + why}
+}
+
+// foreign refuses a line that another process than the opener sent. The record
+// names that process.
+func (s *session) foreign(cred *qmp.Cred, command, why string) *qmp.Error {
+	s.addCall(bond.Call{Command: printable(command), Verdict: bond.CallRefused, Detail: clip(why)})
+	s.abort(qmp.ClassDenied, why)
+	e := s.entry("refused", clip(why), map[string]string{"class": qmp.ClassDenied, "hypercall": printable(command)})
+	e.Who, e.Coalesce = "process "+credName(cred), true
+	_, _, err := s.vm.Record(e)
+	s.logAudit(err)
+	return qmp.Errorf(qmp.ClassDenied, "UVBond: %s", why)
 }
 
 // fault notes a hypercall that was accepted but failed; `on abort` steps may follow.
@@ -252,27 +284,41 @@ func (s *session) close() (any, *qmp.Error) {
 	defer s.release()
 	verdict := s.verdict()
 	s.undo(verdict)
-	seq, head, err := s.vm.Record(s.entry("close", s.summary(verdict), s.closing(verdict)))
-	if err == nil && s.deletes && verdict == bond.VerdictDone {
-		err = s.vm.Delete()
-	}
+	verdict, seq, head, err := s.end(verdict)
 	if err != nil {
 		s.logAudit(err)
-		return nil, internal()
+		return nil, s.gate.public(qmp.CmdClose, err)
 	}
 	res := qmp.CloseResult{Verdict: verdict}
 	if s.ticket == nil {
 		return res, nil
 	}
 	res.Receipt = s.receipt(verdict, seq, head)
-	if s.launched && verdict == bond.VerdictDone {
-		cur := s.vm.Current()
-		if res.Descriptor, err = bond.Seal(s.vm.Bond(), &cur.Descriptor); err != nil {
-			s.logAudit(err)
-			return nil, internal()
+	if s.launched && verdict == bond.VerdictDone && s.descriptor.Instance != 0 {
+		if res.Descriptor, err = bond.Seal(s.vm.Bond(), &s.descriptor); err != nil {
+			s.gate.log.Error("gate: descriptor was not sealed", "vm", s.vm.ID(), "err", err)
 		}
 	}
+	if s.deletes && verdict == bond.VerdictDone {
+		s.vm.Bond().Wipe()
+	}
 	return res, nil
+}
+
+// end records the end of the session. A deletion happens here, with the record,
+// so that the log never says done of one that failed.
+func (s *session) end(verdict string) (string, uint64, [32]byte, error) {
+	if s.deletes && verdict == bond.VerdictDone {
+		seq, head, err := s.vm.Delete(s.entry("close", s.summary(verdict), s.closing(verdict)))
+		if err == nil {
+			return verdict, seq, head, nil
+		}
+		qerr := s.gate.public(qmp.CmdDelete, err)
+		s.fail(qerr.Class, qerr.Desc)
+		verdict = bond.VerdictIncomplete
+	}
+	seq, head, err := s.vm.Record(s.entry("close", s.summary(verdict), s.closing(verdict)))
+	return verdict, seq, head, err
 }
 
 // abandon ends a session whose peer is gone or silent. Nobody gets a receipt;
@@ -291,7 +337,7 @@ func (s *session) abandon(why string) {
 // complete, so it is done unless something was refused or failed.
 func (s *session) verdict() string {
 	switch {
-	case s.class != "" && s.executed() == 0:
+	case s.class != "" && !s.begun && s.executed() == 0:
 		return bond.VerdictRefused
 	case s.class != "":
 		return bond.VerdictIncomplete
@@ -327,7 +373,7 @@ func (s *session) receipt(verdict string, seq uint64, head [32]byte) []byte {
 	}
 	r := bond.Receipt{
 		Nonce: s.ticket.Nonce, Command: s.ticket.Command, Instance: n, Verdict: verdict,
-		Class: s.class, Reason: clip(s.reason), Calls: s.calls, State: s.vm.State(),
+		Class: s.class, Reason: clip(s.reason), Calls: s.calls, State: bond.CleanText(s.vm.State(), bond.MaxState),
 		HostTime: s.gate.host.Now(), AuditSeq: seq, AuditHead: head,
 	}
 	sealed, err := bond.Seal(s.vm.Bond(), &r)

@@ -1,9 +1,9 @@
 package gate
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/qmp"
@@ -35,7 +35,7 @@ type entry struct {
 	// boot: passes only under a boot ticket.
 	boot bool
 	// args decodes the arguments strictly into a value of its type.
-	args func(map[string]any) (any, error)
+	args func(*qmp.Request) (any, error)
 	// why is the reason for the verdict, for people.
 	why string
 }
@@ -134,24 +134,18 @@ func CheckPolicy(text string) (*automaton.Machine, error) {
 }
 
 // none accepts no arguments.
-func none(args map[string]any) (any, error) {
-	for k := range args {
+func none(req *qmp.Request) (any, error) {
+	for k := range req.Arguments {
 		return nil, fmt.Errorf("argument %q is not known", printable(k))
 	}
 	return nil, nil
 }
 
-// anyOf decodes arguments into a T and refuses every member that T lacks.
-func anyOf[T any](args map[string]any) (any, error) {
-	b, err := json.Marshal(args)
-	if err != nil {
-		return nil, err
-	}
+// anyOf decodes arguments strictly into a T.
+func anyOf[T any](req *qmp.Request) (any, error) {
 	var v T
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		return nil, fmt.Errorf("arguments: %w", err)
+	if err := req.DecodeArguments(&v); err != nil {
+		return nil, errors.New(strings.TrimPrefix(err.Error(), req.Execute+": "))
 	}
 	return v, nil
 }

@@ -55,6 +55,11 @@ type VM interface {
 	// UseTicket burns a ticket's nonce and records e, both durable and in one
 	// step when it returns. ErrReplayed when it was burnt before.
 	UseTicket(nonce [32]byte, expiry int64, e state.Entry) error
+	// RefuseTicket does the same for a ticket that will not run, also after its
+	// expiry. When it returns nil the ticket never ran and never will.
+	// ErrReplayed when it was burnt before, state.ErrExpired when the store has
+	// forgotten tickets of that age and cannot tell.
+	RefuseTicket(nonce [32]byte, expiry int64, e state.Entry) error
 	// Record appends to the bond's audit log, durably, and returns the number
 	// and hash of the last record.
 	Record(e ...state.Entry) (seq uint64, head [32]byte, err error)
@@ -72,6 +77,8 @@ type VM interface {
 	ReadConsole(offset uint64) (*bond.ConsoleChunk, error)
 	ReadAudit(from uint64) (*bond.AuditChunk, error)
 	SetPolicy(text string) error
-	// Delete ends the bond and wipes its keys. The VM must have no instance.
-	Delete() error
+	// Delete ends the bond, with e as the last record of its audit log, and
+	// returns the log's end. The VM must have no instance. Bond stays usable
+	// for the receipt; the gate wipes it.
+	Delete(e state.Entry) (seq uint64, head [32]byte, err error)
 }

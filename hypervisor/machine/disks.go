@@ -68,6 +68,9 @@ func checkFile(d *bond.Disk, f *os.File) (inode [2]uint64, err error) {
 	if mode == unix.O_WRONLY || (mode == unix.O_RDONLY && !d.ReadOnly) || flags&(unix.O_APPEND|unix.O_PATH) != 0 {
 		return inode, diskError(d.Name, "the descriptor is not open for reading and writing at any position")
 	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return [2]uint64{st.Rdev}, nil // one device may have many nodes
+	}
 	return [2]uint64{uint64(st.Dev), st.Ino}, nil
 }
 

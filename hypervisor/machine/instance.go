@@ -14,6 +14,7 @@ import (
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/keeper"
+	"github.com/uvbond/uvbond/hypervisor/state"
 	"github.com/uvbond/uvbond/hypervisor/vm"
 	"github.com/uvbond/uvbond/qmp"
 )
@@ -36,6 +37,7 @@ type instance struct {
 	state   string              // last run state heard of
 	exit    string              // why it is about to end; empty: nobody asked for it
 	letDone bool
+	over    bool // dismantled: no files are taken over any more
 }
 
 func newInstance(m *Machine, slot int) *instance {
@@ -71,8 +73,9 @@ func (i *instance) status(ctx context.Context) (qmp.StatusResult, error) {
 	if err := json.Unmarshal(ret, &full); err != nil {
 		return st, fmt.Errorf("query-status: %w", err)
 	}
-	st.Status, st.Running = full.Status, full.Running
-	i.setState(full.Status)
+	// QEMU may be the guest's by now: what it says is bounded.
+	st.Status, st.Running = bond.CleanText(full.Status, bond.MaxState), full.Running
+	i.setState(st.Status)
 	return st, nil
 }
 
@@ -141,10 +144,15 @@ func (i *instance) currentKeeper() *keeper.Process {
 	return i.keeper
 }
 
-func (i *instance) setKeeper(k *keeper.Process) {
+// setKeeper is false when the instance was dismantled meanwhile.
+func (i *instance) setKeeper(k *keeper.Process) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.over {
+		return false
+	}
 	i.keeper, i.spare = k, nil
+	return true
 }
 
 // dropKeeper forgets a keeper that died but keeps its listeners, so that
@@ -173,19 +181,21 @@ func (i *instance) currentFiles() map[string]*os.File {
 func (i *instance) needsDisks() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.keeper != nil || i.files != nil {
+	if i.keeper != nil || i.files != nil || i.over {
 		return nil
 	}
-	rec, err := i.machine.store.Bond(i.machine.id)
-	if err != nil {
-		return nil
+	return i.machine.disks
+}
+
+// takeFiles takes over the ciphertext unless it is not needed any more.
+func (i *instance) takeFiles(files map[string]*os.File) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.keeper != nil || i.files != nil || i.over {
+		return false
 	}
-	defer rec.Wipe()
-	var names []string
-	for n := range rec.Spec.Disks {
-		names = append(names, rec.Spec.Disks[n].Name)
-	}
-	return names
+	i.files = files
+	return true
 }
 
 // detach lets go of the processes without ending them.
@@ -213,7 +223,11 @@ func (i *instance) dismantle() {
 	m := i.machine
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if k := i.currentKeeper(); k != nil {
+	i.mu.Lock()
+	k := i.keeper
+	i.over, i.keeper = true, nil
+	i.mu.Unlock()
+	if k != nil {
 		if err := k.Stop(ctx); err != nil {
 			m.log.Error("keeper was not stopped", "err", err)
 		}
@@ -224,8 +238,13 @@ func (i *instance) dismantle() {
 		i.spare.Close()
 	}
 	closeFiles(i.files)
-	i.files = nil
+	i.files, i.spare = nil, nil
 	i.mu.Unlock()
+	m.removeFolders()
+}
+
+// removeFolders removes what keeper and QEMU had below the run folder.
+func (m *Machine) removeFolders() {
 	id := m.id.String()
 	if err := vm.Cleanup(m.manager.cfg.VM, id); err != nil {
 		m.log.Error("run folder was not removed", "err", err)
@@ -241,9 +260,11 @@ func (m *Machine) attach(ctx context.Context, disks map[string]*os.File, who str
 	defer closeFiles(disks)
 	inst := m.live()
 	if inst == nil {
+		m.attempt(who, "disks were offered to a VM without an instance", qmp.ClassNotRunning)
 		return gate.ErrNotRunning
 	}
 	if want := inst.needsDisks(); len(want) == 0 || len(want) != len(disks) || !slices.Equal(slices.Sorted(maps.Keys(disks)), slices.Sorted(slices.Values(want))) {
+		m.attempt(who, "disks were offered that the VM does not need", qmp.ClassInvalid)
 		return invalid("the VM needs %d disks offered again, %d were", len(want), len(disks))
 	}
 	rec, err := m.store.Bond(m.id)
@@ -252,16 +273,17 @@ func (m *Machine) attach(ctx context.Context, disks map[string]*os.File, who str
 	}
 	defer rec.Wipe()
 	if err := checkDisks(rec.Spec.Disks, disks, true); err != nil {
-		m.record("refused", "disks offered again are refused: "+err.Error(), map[string]string{"who": who})
+		m.attempt(who, "disks offered again are refused: "+err.Error(), qmp.ClassInvalid)
 		return err
 	}
 	files, err := dupFiles(disks)
 	if err != nil {
 		return err
 	}
-	inst.mu.Lock()
-	inst.files = files
-	inst.mu.Unlock()
-	m.record("restart", "disks handed over again", map[string]string{"who": who})
+	if !inst.takeFiles(files) {
+		closeFiles(files)
+		return invalid("the disks are not needed any more")
+	}
+	m.recordEntry(state.Entry{Kind: "restart", Who: who, Text: "disks handed over again", Coalesce: true})
 	return nil
 }

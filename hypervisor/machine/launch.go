@@ -56,8 +56,7 @@ func (m *Machine) Launch(ctx context.Context, l gate.Launch, bootNonce [32]byte)
 	m.mu.Lock()
 	m.inst, m.last = inst, endOfLife{number: inst.number}
 	m.mu.Unlock()
-	go m.watch(inst)
-	go inst.keepKeeper()
+	m.follow(inst)
 	return nil
 }
 
@@ -137,6 +136,14 @@ func (i *instance) start(ctx context.Context, spec *bond.Spec, l gate.Launch, bo
 		return &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: QEMU did not start; the hypervisor's log has the reason"}
 	}
 	return m.store.Update(func(tx *state.Tx) error {
+		// An instance whose end could not be written when it came.
+		if old, err := tx.Instance(m.id); err != nil {
+			return err
+		} else if old != nil {
+			if err := tx.EndInstance(m.id, reasonUnrecorded, state.Entry{Kind: "exit", Who: "hypervisor", Text: reasonUnrecorded}); err != nil {
+				return err
+			}
+		}
 		n, err := tx.NextInstance(m.id)
 		if err != nil {
 			return err
@@ -219,7 +226,12 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		m.log.Error("keeper did not start", "err", err)
 		return &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: the keeper of the VM's disks did not start; the hypervisor's log has the reason"}
 	}
-	i.setKeeper(k)
+	if !i.setKeeper(k) {
+		_ = k.Kill()
+		k.Close()
+		m.removeFolders()
+		return gate.ErrNotRunning
+	}
 	return nil
 }
 

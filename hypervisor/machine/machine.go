@@ -26,7 +26,12 @@ const (
 	ringBytes = 1 << 20
 	// statusTimeout bounds a query-status that the daemon makes for itself.
 	statusTimeout = 2 * time.Second
+	// quitPatience is how long QEMU may take to end after quit.
+	quitPatience = 5 * time.Second
 )
+
+// errLetGo says that the daemon ends and leaves the instance to the next one.
+var errLetGo = errors.New("the daemon is ending")
 
 // Machine is one bonded VM. It implements gate.VM.
 type Machine struct {
@@ -35,6 +40,7 @@ type Machine struct {
 	store   *state.Store
 	bond    *bond.Bond
 	log     *slog.Logger
+	disks   []string      // names of the registered disks
 	change  chan struct{} // holds one token while a session may change the VM
 
 	mu     sync.Mutex
@@ -140,6 +146,15 @@ func (m *Machine) UseTicket(nonce [32]byte, expiry int64, e state.Entry) error {
 	return err
 }
 
+// RefuseTicket implements gate.VM.
+func (m *Machine) RefuseTicket(nonce [32]byte, expiry int64, e state.Entry) error {
+	err := m.store.BurnNonce(m.id, nonce, expiry, e)
+	if errors.Is(err, state.ErrReplayed) {
+		return gate.ErrReplayed
+	}
+	return err
+}
+
 // Record implements gate.VM.
 func (m *Machine) Record(e ...state.Entry) (uint64, [32]byte, error) {
 	h, err := m.store.Append(m.id, e...)
@@ -148,7 +163,16 @@ func (m *Machine) Record(e ...state.Entry) (uint64, [32]byte, error) {
 
 // record is Record where nobody waits for the answer.
 func (m *Machine) record(kind, text string, fields map[string]string) {
-	_, _, err := m.Record(state.Entry{Kind: kind, Who: "hypervisor", Text: text, Fields: fields})
+	m.recordEntry(state.Entry{Kind: kind, Who: "hypervisor", Text: text, Fields: fields})
+}
+
+// attempt records something that was refused and can be tried again at will.
+func (m *Machine) attempt(who, text, class string) {
+	m.recordEntry(state.Entry{Kind: "refused", Who: who, Text: text, Coalesce: true, Fields: map[string]string{"class": class}})
+}
+
+func (m *Machine) recordEntry(e state.Entry) {
+	_, _, err := m.Record(e)
 	if err != nil && !errors.Is(err, state.ErrUnknownVM) && !errors.Is(err, state.ErrClosed) {
 		m.log.Error("audit was not written", "err", err)
 	}
@@ -186,22 +210,26 @@ func (m *Machine) Execute(ctx context.Context, n uint64, command string) (json.R
 // quit ends an instance in order and waits until nothing of it is left.
 func (m *Machine) quit(ctx context.Context, inst *instance) error {
 	inst.expectExit("powered off")
-	if _, err := inst.execute(ctx, qmp.CmdQuit); err != nil && inst.alive() {
+	_, err := inst.execute(ctx, qmp.CmdQuit)
+	select {
+	case <-inst.let:
+		return errLetGo
+	default:
+	}
+	if err != nil && inst.alive() {
 		inst.kill()
 	}
-	select {
-	case <-inst.ended:
-		return nil
-	case <-time.After(5 * time.Second):
-		inst.kill()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-inst.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for patience := time.After(quitPatience); ; {
+		select {
+		case <-inst.ended:
+			return nil
+		case <-patience:
+			inst.kill()
+		case <-inst.let:
+			return errLetGo
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -265,22 +293,25 @@ func (m *Machine) SetPolicy(text string) error {
 	return nil
 }
 
-// Delete implements gate.VM. The bond's keys stay in memory until the session
-// that deletes it has sealed its receipt, then the collector takes them.
-func (m *Machine) Delete() error {
+// Delete implements gate.VM.
+func (m *Machine) Delete(e state.Entry) (uint64, [32]byte, error) {
 	m.mu.Lock()
 	if m.inst != nil || m.launching {
 		m.mu.Unlock()
-		return &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; shut it down or power it off first"}
+		return 0, [32]byte{}, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; shut it down or power it off first"}
 	}
-	m.deleted = true
+	m.deleted = true // no launch begins from here on
 	m.mu.Unlock()
-	if _, err := m.store.DeleteBond(m.id); err != nil {
-		return err
+	h, err := m.store.DeleteBond(m.id, e)
+	if err != nil {
+		m.mu.Lock()
+		m.deleted = false
+		m.mu.Unlock()
+		return 0, [32]byte{}, err
 	}
 	m.manager.forget(m.id)
 	os.Remove(m.ringPath())
-	return nil
+	return h.Seq, h.Hash, nil
 }
 
 func (m *Machine) ringPath() string { return filepath.Join(m.manager.consoleDir(), m.id.String()) }

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/state"
@@ -47,6 +48,8 @@ type Manager struct {
 	machines map[bond.VMID]*Machine
 	slots    map[int]bool
 	pending  int // registrations between their check and their place in machines
+
+	work sync.WaitGroup // of the goroutines that follow instances
 }
 
 var _ gate.Host = (*Manager)(nil)
@@ -82,9 +85,11 @@ func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) 
 	}
 	for _, mc := range m.machines {
 		if err := mc.recover(ctx); err != nil {
+			m.Close()
 			return nil, fmt.Errorf("VM %s: %w", mc.id, err)
 		}
 	}
+	m.killOrphans()
 	return m, nil
 }
 
@@ -94,18 +99,31 @@ func (m *Manager) load(r *state.BondRecord) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stored policy: %w", err)
 	}
-	return &Machine{
-		id: r.Bond.VM(), manager: m, store: m.store, bond: r.Bond, policy: policy,
-		change: make(chan struct{}, 1), log: m.log.With("vm", r.Bond.VM().String()),
-	}, nil
+	return m.newMachine(r.Bond, &r.Spec, policy), nil
 }
 
-// Close lets go of the machines. Their processes run on.
+func (m *Manager) newMachine(b *bond.Bond, spec *bond.Spec, policy *automaton.Machine) *Machine {
+	mc := &Machine{
+		id: b.VM(), manager: m, store: m.store, bond: b, policy: policy,
+		change: make(chan struct{}, 1), log: m.log.With("vm", b.VM().String()),
+	}
+	for i := range spec.Disks {
+		mc.disks = append(mc.disks, spec.Disks[i].Name)
+	}
+	return mc
+}
+
+// Close lets go of the machines and waits until nothing is done to them any
+// more. Their processes run on.
 func (m *Manager) Close() {
 	for _, mc := range m.list() {
 		mc.detach()
 	}
+	m.work.Wait()
 }
+
+// Attempt implements gate.Host.
+func (m *Manager) Attempt(e state.Entry) { m.store.Defer(state.HostLog, e) }
 
 func (m *Manager) list() []*Machine {
 	m.mu.Lock()
@@ -150,11 +168,41 @@ func (m *Manager) QueryVMs() qmp.QueryVMsResult {
 
 // Register implements gate.Host.
 func (m *Manager) Register(_ context.Context, sealed []byte, who string) (*qmp.RegisterResult, error) {
+	res, err := m.register(sealed, who)
+	var q *qmp.Error
+	if errors.As(err, &q) {
+		m.refusedRegistration(sealed, who, q)
+	}
+	return res, err
+}
+
+// refusedRegistration records the attempt: with the bond that it would have
+// replaced, or else in the host's log.
+func (m *Manager) refusedRegistration(sealed []byte, who string, q *qmp.Error) {
+	const text = "a registration was refused: "
+	if h, err := bond.PeekHeader(sealed); err == nil && q.Class == qmp.ClassReplayed {
+		m.mu.Lock()
+		mc := m.machines[h.VM]
+		m.mu.Unlock()
+		if mc != nil {
+			mc.attempt(who, text+"this VM's id was presented for another one", q.Class)
+			return
+		}
+	}
+	m.Attempt(state.Entry{Kind: "refused", Who: who, Text: text + q.Class, Coalesce: true, Fields: map[string]string{"class": q.Class}})
+}
+
+func (m *Manager) register(sealed []byte, who string) (_ *qmp.RegisterResult, err error) {
 	reg, b, err := bond.OpenRegistration(m.store.HostKey(), sealed)
 	if err != nil {
 		return nil, registrationError(err)
 	}
 	defer reg.Wipe()
+	defer func() {
+		if err != nil {
+			b.Wipe()
+		}
+	}()
 	if err := reg.CheckValidity(m.Now()); err != nil {
 		return nil, invalid("the registration's time: %v", err)
 	}
@@ -182,10 +230,7 @@ func (m *Manager) Register(_ context.Context, sealed []byte, who string) (*qmp.R
 	if err != nil {
 		return nil, err
 	}
-	m.machines[b.VM()] = &Machine{
-		id: b.VM(), manager: m, store: m.store, bond: b, policy: policy,
-		change: make(chan struct{}, 1), log: m.log.With("vm", b.VM().String()),
-	}
+	m.machines[b.VM()] = m.newMachine(b, &reg.Spec, policy)
 	return registerResult(b.VM(), &reg.Spec, confirmation), nil
 }
 
@@ -228,6 +273,7 @@ func (m *Manager) Attach(ctx context.Context, id bond.VMID, disks map[string]*os
 	m.mu.Unlock()
 	if mc == nil {
 		closeFiles(disks)
+		m.Attempt(state.Entry{Kind: "refused", Who: who, Text: "disks for a VM without a bond", Coalesce: true, Fields: map[string]string{"class": qmp.ClassDeviceNotFound}})
 		return &qmp.Error{Class: qmp.ClassDeviceNotFound, Desc: "UVBond: no bond has the VM id " + id.String()}
 	}
 	return mc.attach(ctx, disks, who)

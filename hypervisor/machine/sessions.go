@@ -13,18 +13,25 @@ const sessionTail = 4096
 // reportSessions writes a closing record for every session that was open when
 // the daemon ended without closing it.
 func (m *Machine) reportSessions() error {
-	head, err := m.store.Append(m.id)
+	var from uint64
+	err := m.store.View(func(tx *state.Tx) error {
+		head, err := tx.AuditHead(m.id)
+		if head.Seq > sessionTail {
+			from = head.Seq - sessionTail
+		}
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	from := uint64(1)
-	if head.Seq > sessionTail {
-		from = head.Seq - sessionTail
 	}
 	open := map[string]bond.AuditRecord{}
 	var order []string
 	for {
-		page, err := m.store.ReadAudit(m.id, from, chunkBytes)
+		var page *state.AuditPage
+		err := m.store.View(func(tx *state.Tx) (err error) {
+			page, err = tx.ReadAudit(m.id, from, chunkBytes)
+			return err
+		})
 		if err != nil {
 			return err
 		}

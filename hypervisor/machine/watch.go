@@ -3,6 +3,8 @@ package machine
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
@@ -12,9 +14,32 @@ import (
 	"github.com/uvbond/uvbond/qmp"
 )
 
-// keeperPause is how long the daemon waits between attempts to bring a
-// keeper back. QEMU holds the guest's requests meanwhile.
-const keeperPause = 500 * time.Millisecond
+// keeperPause is how long the daemon waits at first between attempts to bring a
+// keeper back, and keeperPauseMost at last. QEMU holds the guest's requests
+// meanwhile.
+const (
+	keeperPause     = 250 * time.Millisecond
+	keeperPauseMost = 8 * time.Second
+)
+
+// Reasons of an instance's end that count as a crash, also after a restart of
+// the daemon: see recover.
+const (
+	reasonCrashed    = "QEMU ended by itself: "
+	reasonUnseen     = "ended while the daemon was down"
+	reasonUnreached  = "ended by the daemon: its monitor did not answer after a restart"
+	reasonUnrecorded = "ended; the end could not be recorded when it came"
+)
+
+func isCrash(reason string) bool {
+	return strings.HasPrefix(reason, reasonCrashed) || reason == reasonUnseen || reason == reasonUnreached
+}
+
+// follow starts what goes on as long as the instance does.
+func (m *Machine) follow(inst *instance) {
+	m.manager.work.Go(func() { m.watch(inst) })
+	m.manager.work.Go(inst.keepKeeper)
+}
 
 // watch follows an instance until it ends or the daemon lets go of it.
 func (m *Machine) watch(inst *instance) {
@@ -49,12 +74,13 @@ func (m *Machine) event(inst *instance, ev qmp.Event) {
 			Guest bool `json:"guest"`
 		}
 		if json.Unmarshal(ev.Data, &d) == nil && d.Guest {
-			go m.reap(inst)
+			m.manager.work.Go(func() { m.reap(inst) })
 		}
+	// The guest can cause these at will.
 	case "GUEST_PANICKED":
-		m.record("exit", "the guest's kernel panicked", nil)
+		m.recordEntry(state.Entry{Kind: "panic", Who: "guest", Text: "the guest's kernel panicked", Coalesce: true})
 	case "BLOCK_IO_ERROR":
-		m.record("io-error", "a disk request of the guest failed", nil)
+		m.recordEntry(state.Entry{Kind: "io-error", Who: "hypervisor", Text: "a disk request of the guest failed", Coalesce: true})
 	}
 }
 
@@ -63,7 +89,7 @@ func (m *Machine) reap(inst *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	inst.expectExit("the guest shut down")
-	if err := m.quit(ctx, inst); err != nil && inst.alive() {
+	if err := m.quit(ctx, inst); err != nil && !errors.Is(err, errLetGo) && inst.alive() {
 		m.log.Error("instance was not ended after the guest shut down", "err", err)
 		inst.kill()
 	}
@@ -79,23 +105,26 @@ func (m *Machine) end(inst *instance) {
 	fields := map[string]string{}
 	if crashed {
 		e := inst.qemu.Exit()
-		reason = "QEMU ended by itself: " + e.Reason
+		reason = reasonCrashed + e.Reason
 		fields["detail"] = clip(e.Detail)
 		m.log.Error("QEMU ended by itself", "reason", e.Reason, "detail", e.Detail)
 	}
-	m.mu.Lock()
-	m.inst, m.last = nil, endOfLife{number: inst.number, crashed: crashed}
-	m.mu.Unlock()
+	// First in the store: a launch that follows finds its number free.
 	err := m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason, Fields: fields})
 	if err != nil {
 		m.log.Error("end of the instance was not recorded", "err", err)
 	}
 	m.manager.freeSlot(inst.slot)
+	m.mu.Lock()
+	m.inst, m.last = nil, endOfLife{number: inst.number, crashed: crashed}
+	inst.descriptor.Wipe()
+	m.mu.Unlock()
 	close(inst.ended)
 }
 
 // keepKeeper brings the keeper back whenever it dies while QEMU lives.
 func (i *instance) keepKeeper() {
+	pause := keeperPause
 	for {
 		k := i.currentKeeper()
 		if k != nil {
@@ -109,13 +138,21 @@ func (i *instance) keepKeeper() {
 				return
 			}
 		}
-		if k == nil && i.alive() && !i.revive() {
+		switch {
+		case k != nil || !i.alive():
+		case i.currentFiles() != nil && i.revive():
+			pause = keeperPause
+		default:
 			select {
-			case <-time.After(keeperPause):
+			case <-time.After(pause):
 			case <-i.qemu.Done():
 				return
 			case <-i.let:
 				return
+			}
+			// Without files nothing was tried: the server's offer is not kept waiting.
+			if i.currentFiles() != nil {
+				pause = min(2*pause, keeperPauseMost)
 			}
 		}
 		if !i.alive() {
@@ -126,9 +163,6 @@ func (i *instance) keepKeeper() {
 
 // revive starts a new keeper on the ciphertext that the daemon still holds.
 func (i *instance) revive() bool {
-	if i.currentFiles() == nil {
-		return false // until the server offers the disks again
-	}
 	m := i.machine
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -164,8 +198,12 @@ func (m *Machine) recover(ctx context.Context) error {
 	}
 	var rec *state.InstanceRecord
 	err := m.store.View(func(tx *state.Tx) (err error) {
-		if end, e := tx.LastEnd(m.id); e == nil && end != nil {
-			m.last.number = end.Number
+		end, err := tx.LastEnd(m.id)
+		if err != nil {
+			return err
+		}
+		if end != nil {
+			m.last = endOfLife{number: end.Number, crashed: isCrash(end.Reason)}
 		}
 		rec, err = tx.Instance(m.id)
 		return err
@@ -186,6 +224,9 @@ func (m *Machine) recover(ctx context.Context) error {
 	if kerr == nil {
 		inst.keeper = k
 	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // the daemon is told to stop: no reason to end a VM
+	}
 	if err != nil {
 		return m.bury(ctx, inst, rec, err)
 	}
@@ -199,10 +240,9 @@ func (m *Machine) recover(ctx context.Context) error {
 	m.inst, m.last = inst, endOfLife{number: rec.Number}
 	m.record("restart", "the daemon was restarted; the instance runs on", map[string]string{"keeper": keeperState(kerr)})
 	if st, err := inst.status(ctx); err == nil && st.Status == qmp.StateShutdown {
-		go m.reap(inst)
+		m.manager.work.Go(func() { m.reap(inst) })
 	}
-	go m.watch(inst)
-	go inst.keepKeeper()
+	m.follow(inst)
 	return nil
 }
 
@@ -223,7 +263,10 @@ func (m *Machine) bury(ctx context.Context, inst *instance, rec *state.InstanceR
 	}
 	inst.dismantle()
 	m.last = endOfLife{number: rec.Number, crashed: true}
-	m.log.Warn("instance ended while the daemon was down", "cause", cause)
-	const reason = "ended while the daemon was down"
+	reason := reasonUnseen
+	if !errors.Is(cause, vm.ErrGone) {
+		reason = reasonUnreached
+	}
+	m.log.Warn("instance was not found again", "reason", reason, "cause", cause)
 	return m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason})
 }

@@ -21,11 +21,24 @@ type nonceWire struct {
 // included) and appends the entries. Errors: ErrReplayed, ErrExpired,
 // ErrUnknownVM. When the transaction is rolled back the nonce is unused again.
 func (t *Tx) UseNonce(vm bond.VMID, nonce [32]byte, expiry int64, entries ...Entry) error {
+	if expiry < t.now.Unix() {
+		if err := t.known(vm); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w (valid until %d, now %d)", ErrExpired, expiry, t.now.Unix())
+	}
+	return t.BurnNonce(vm, nonce, expiry, entries...)
+}
+
+// BurnNonce is UseNonce for a nonce that may be past its validity: when it
+// returns nil the nonce was never used and never will be. ErrExpired when
+// nonces of its age may have been forgotten, so that nobody can tell.
+func (t *Tx) BurnNonce(vm bond.VMID, nonce [32]byte, expiry int64, entries ...Entry) error {
 	if err := t.known(vm); err != nil {
 		return err
 	}
-	if expiry <= 0 || expiry < t.now.Unix() || expiry <= t.times.Pruned {
-		return fmt.Errorf("%w (valid until %d, now %d)", ErrExpired, expiry, max(t.now.Unix(), t.times.Pruned))
+	if expiry <= 0 || expiry <= t.times.Pruned {
+		return fmt.Errorf("%w (valid until %d, forgotten until %d)", ErrExpired, expiry, t.times.Pruned)
 	}
 	key := slices.Concat(vm[:], nonce[:])
 	var old nonceWire

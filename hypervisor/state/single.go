@@ -37,6 +37,11 @@ func (s *Store) UseNonce(vm bond.VMID, nonce [32]byte, expiry int64, e ...Entry)
 	return s.Update(func(t *Tx) error { return t.UseNonce(vm, nonce, expiry, e...) })
 }
 
+// BurnNonce is Tx.BurnNonce.
+func (s *Store) BurnNonce(vm bond.VMID, nonce [32]byte, expiry int64, e ...Entry) error {
+	return s.Update(func(t *Tx) error { return t.BurnNonce(vm, nonce, expiry, e...) })
+}
+
 // PutInstance is Tx.PutInstance.
 func (s *Store) PutInstance(vm bond.VMID, r InstanceRecord, e ...Entry) error {
 	return s.Update(func(t *Tx) error { return t.PutInstance(vm, r, e...) })
