@@ -109,7 +109,7 @@ func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
 		}
 		welcome := g.allowed(uid)
 		if !g.places.take(uid, welcome) {
-			g.log.Warn("gate: too many connections", "uid", uid, "limit", maxConns)
+			g.log.Warn("gate: too many connections", "uid", uid, "limit", maxPerUID)
 			c.Close()
 			continue
 		}

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// maxConns bounds the connections of one user of the gate, so that several
+	// maxPerUID bounds the connections of one user of the gate, so that several
 	// of them cannot shut each other out.
-	maxConns = 256
+	maxPerUID = 256
 	// maxStrangers bounds the connections of all others together. They are
 	// only told that they may not use the gate.
 	maxStrangers = 16
@@ -36,7 +36,7 @@ func (p *places) take(uid uint32, welcome bool) bool {
 		p.strangers++
 		return true
 	}
-	if p.byUID[uid] >= maxConns {
+	if p.byUID[uid] >= maxPerUID {
 		return false
 	}
 	p.byUID[uid]++
