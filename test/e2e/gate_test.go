@@ -47,8 +47,8 @@ func speakMain(conf string) int {
 	defer cancel()
 	c, err := qmp.Dial(ctx, s.Gate)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		_ = json.NewEncoder(os.Stdout).Encode(heard{Class: "connection", Reason: err.Error()})
+		return 0
 	}
 	defer c.Close()
 	var h heard
@@ -156,10 +156,10 @@ func (w *world) stay(s speech) (hangUp func()) {
 	return hangUp
 }
 
-// bond loads a VM's record and bond from its owner's state folder.
-func (u *user) bond(name string) (*store.VM, *bond.Bond) {
+// store opens a copy of the tenant's state folder: the store refuses the folder
+// of another user.
+func (u *user) store() *store.Store {
 	u.Helper()
-	// The store refuses a folder of another user, so this reads a copy.
 	dir := filepath.Join(u.TempDir(), "uvbond")
 	if out, err := exec.Command("cp", "-r", u.path(".uvbond"), dir).CombinedOutput(); err != nil {
 		u.Fatalf("cp: %v: %s", err, out)
@@ -171,6 +171,13 @@ func (u *user) bond(name string) (*store.VM, *bond.Bond) {
 	if err != nil {
 		u.Fatal(err)
 	}
+	return s
+}
+
+// bond loads a VM's record and bond from its owner's state folder.
+func (u *user) bond(name string) (*store.VM, *bond.Bond) {
+	u.Helper()
+	s := u.store()
 	vm, err := s.VM(name)
 	if err != nil {
 		u.Fatal(err)
