@@ -2,11 +2,13 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
 	"github.com/uvbond/uvbond/tenant"
 )
@@ -30,9 +32,10 @@ func (n *notes) Note(text string) { n.a.note("note: %s", text) }
 
 // bars shows one bar or spinner at a time on standard error.
 type bars struct {
+	w    io.Writer // nil: standard error
 	mu   sync.Mutex
 	bar  *progressbar.ProgressBar
-	stop chan struct{}
+	stop chan struct{} // of a spinner
 }
 
 // Begin shows a bar, or a spinner when total is 0.
@@ -40,20 +43,66 @@ func (b *bars) Begin(label string, total int64) {
 	b.End()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	columns := b.columns()
 	opts := []progressbar.Option{
-		progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionSetDescription(label),
+		progressbar.OptionSetWriter(b.out()),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionThrottle(80 * time.Millisecond),
-		progressbar.OptionSetWidth(24),
+		progressbar.OptionSetWidth(barWidth),
+		// Zero: the bar starts no goroutine of its own, which would go on drawing
+		// over the next prompt. spin draws instead.
+		progressbar.OptionSetSpinnerChangeInterval(0),
 	}
-	if total > 0 {
-		b.bar = progressbar.NewOptions64(total, append(opts, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))...)
+	if total <= 0 {
+		opts = append(opts, progressbar.OptionSetDescription(shortened(label, columns-spinnerRest)),
+			progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(true))
+		b.bar = progressbar.NewOptions64(-1, opts...)
+		b.stop = make(chan struct{})
+		go b.spin(b.bar, b.stop)
 		return
 	}
-	b.bar = progressbar.NewOptions64(-1, append(opts, progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(true))...)
-	b.stop = make(chan struct{})
-	go b.spin(b.bar, b.stop)
+	if columns >= narrow {
+		opts = append(opts, progressbar.OptionSetDescription(shortened(label, columns-barRest)),
+			progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))
+	} else {
+		opts = append(opts, progressbar.OptionSetDescription(shortened(label, columns-barWidth-numberRest)),
+			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false))
+	}
+	b.bar = progressbar.NewOptions64(total, opts...)
+}
+
+// Columns beside the label: of a bar with all its numbers, of one with the
+// percentage only, of a spinner. A line that is longer than the terminal would
+// leave its pieces behind.
+const (
+	barWidth    = 20
+	barRest     = 64
+	numberRest  = 10
+	spinnerRest = 12
+	narrow      = barRest + 12
+)
+
+// shortened cuts a label to so many columns, 8 at least.
+func shortened(label string, columns int) string {
+	r := []rune(label)
+	if n := max(columns, 8); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return label
+}
+
+func (b *bars) out() io.Writer {
+	if b.w != nil {
+		return b.w
+	}
+	return os.Stderr
+}
+
+func (b *bars) columns() int {
+	if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 0 {
+		return w
+	}
+	return 80
 }
 
 func (b *bars) spin(bar *progressbar.ProgressBar, stop chan struct{}) {
@@ -64,8 +113,17 @@ func (b *bars) spin(bar *progressbar.ProgressBar, stop chan struct{}) {
 		case <-stop:
 			return
 		case <-t.C:
-			_ = bar.Add(1)
+			b.turn(bar)
 		}
+	}
+}
+
+// turn draws a spinner's next picture, unless it was taken away meanwhile.
+func (b *bars) turn(bar *progressbar.ProgressBar) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bar == bar {
+		_ = bar.Add(1)
 	}
 }
 
@@ -89,7 +147,7 @@ func (b *bars) End() {
 	if b.bar != nil {
 		_ = b.bar.Clear()
 		_ = b.bar.Exit()
-		fmt.Fprint(os.Stderr, "\r\033[K")
+		fmt.Fprint(b.out(), "\r\033[K")
 		b.bar = nil
 	}
 }
@@ -101,5 +159,5 @@ func (b *bars) Note(text string) {
 	if b.bar != nil {
 		_ = b.bar.Clear()
 	}
-	fmt.Fprintf(os.Stderr, "\r\033[Knote: %s\n", text)
+	fmt.Fprintf(b.out(), "\r\033[Knote: %s\n", text)
 }
