@@ -62,19 +62,22 @@ func checkTarget(dst string, force bool, src io.ReaderAt) error {
 // reserve takes n bytes of the file system at once, so that a full one is known
 // before the work and not after hours.
 func (p *partFile) reserve(n int64) error {
+	dir := filepath.Dir(p.dst)
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) == nil {
+		// Asked first: an allocation that fails takes all that is left for a moment.
+		if free := st.Bavail * uint64(st.Bsize); uint64(n) > free {
+			return fmt.Errorf("disk: encrypt: %d bytes are needed in %s, %d are free: %w", n, dir, free, unix.ENOSPC)
+		}
+	}
 	err := unix.Fallocate(int(p.f.Fd()), 0, 0, n)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		err = p.f.Truncate(n)
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return fmt.Errorf("disk: encrypt: %d bytes are needed in %s: %w", n, dir, err)
 	}
-	dir, free := filepath.Dir(p.dst), ""
-	var st unix.Statfs_t
-	if errors.Is(err, unix.ENOSPC) && unix.Statfs(dir, &st) == nil {
-		free = fmt.Sprintf(", %d are free", uint64(st.Bavail)*uint64(st.Bsize))
-	}
-	return fmt.Errorf("disk: encrypt: %d bytes are needed in %s%s: %w", n, dir, free, err)
+	return nil
 }
 
 // finish brings the file to stable storage and gives it its name.
