@@ -91,7 +91,10 @@ func (o *Owner) Run(ctx context.Context, name, command string) (*Result, error) 
 	}
 	_, res, err := o.relay(ctx, op, ticket, nil)
 	if err == nil && command == Delete {
-		return res, o.Store.RemoveVM(ctx, name, op.vm.ID)
+		return res, o.forget(op.vm)
+	}
+	if err == nil {
+		err = reached(name, res.Receipt)
 	}
 	return res, err
 }
@@ -154,7 +157,7 @@ func (o *Owner) remember(vm *store.VM, r *bond.Receipt, blob []byte) error {
 func notAnswered(ctx context.Context, vm *store.VM, command string, err error) error {
 	var sent *client.SentError
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return fmt.Errorf("%s of %q may have been executed all the same (see it with `uvbond vm status %s`): %w", command, vm.Name, vm.Name, context.Cause(ctx))
 	}
 	var api *client.APIError
 	if errors.As(err, &api) && api.Class == classRedirected {

@@ -104,7 +104,7 @@ func changedKey(name string, pinned []byte, shown *bond.HostPublic) error {
 func changedTLS(name string) error {
 	return &fail.Error{Code: fail.Forged, Text: fmt.Sprintf(`THE SERVER OF %q SHOWS ANOTHER TLS KEY THAN THE PINNED ONE
   Somebody may be between you and the server. No token and no message was sent`, name),
-		Hint: fmt.Sprintf("ask the provider for the new fingerprint; if it is right: uvbond host trust-tls %s", name)}
+		Hint: fmt.Sprintf("ask the provider for the new fingerprint; if it is right: uvbond host trust-tls %s --tls-fingerprint FINGERPRINT", name)}
 }
 
 // RepinTLS replaces the pin of the server's TLS key. The hypervisor's key stays.
@@ -181,6 +181,8 @@ func contact(ctx context.Context, where string, err error) error {
 		return fail.Wrap(err, fail.Connection, "wait a little and try again", "%s", where)
 	case api.Status >= 500:
 		return fail.Wrap(err, fail.Connection, "the server is in trouble: try again, then tell the provider", "%s", where)
+	case api.Status == http.StatusNotFound && api.Class == "":
+		return fail.Wrap(err, fail.Connection, "is this the address of a UVBond server? give it without a path: https://SERVER:8443", "%s", where)
 	default:
 		return fail.Wrap(err, fail.Other, "", "%s", where)
 	}

@@ -92,7 +92,13 @@ func openDisk(path string) (*os.File, int64, error) {
 }
 
 func notEncrypted(path string, err error) error {
-	return fail.Wrap(err, fail.Other, "encrypt it first: uvbond disk encrypt "+path+" "+path+".luks", "%s cannot be used as an encrypted disk", path)
+	hint := "encrypt it first: uvbond disk encrypt " + path + " " + path + ".luks"
+	var refused *luks.RefusedError
+	if errors.As(err, &refused) && refused.Field != "magic" {
+		// It is some LUKS container, or none at all: encrypting it would not help.
+		hint = "look at it with: cryptsetup luksDump " + path + "; a new one is made by: uvbond disk encrypt IN OUT"
+	}
+	return fail.Wrap(err, fail.Other, hint, "%s cannot be used as an encrypted disk", path)
 }
 
 // digest returns the SHA-256 (hex) of a file, from the cache when it did not

@@ -22,7 +22,7 @@ func (a *app) auditCommand() *cobra.Command {
 checks that every stored receipt and the last verified head stand in it. Refused
 attempts are marked with "!!". A log that was set back or rewritten is told with exit code 4.`,
 		Example:           "  uvbond audit web1\n  uvbond audit web1 --refused --json",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()
@@ -63,8 +63,8 @@ func (a *app) writeAudit(log *tenant.AuditLog, refused, verified bool) error {
 	for i := range log.Records {
 		r := &log.Records[i]
 		bad := wasRefused(r)
-		if bad {
-			count++
+		if r.Kind == "refused" {
+			count++ // the end of its session is marked too, and is no further attempt
 		}
 		if bad || !refused {
 			views = append(views, recordView{r.Seq, r.Time, r.Kind, r.Who, r.Text, r.Fields, bad})
@@ -90,6 +90,15 @@ func (a *app) writeAudit(log *tenant.AuditLog, refused, verified bool) error {
 	})
 }
 
+// fieldText puts the value of a field on one line. A policy is told by the names
+// of its automata; --json has the whole text.
+func fieldText(key, value string) string {
+	if key == "policy" {
+		return policyText(value)
+	}
+	return strings.Join(strings.Fields(value), " ")
+}
+
 func (a *app) writeRecord(w io.Writer, v recordView) {
 	mark, kind := "  ", v.Kind
 	if v.Refused {
@@ -98,7 +107,7 @@ func (a *app) writeRecord(w io.Writer, v recordView) {
 	fmt.Fprintf(w, "%s %s  %4d  %-12s  %s", mark, stamp(v.TimeMS), v.Seq, kind, v.Text)
 	var extra []string
 	for _, k := range slices.Sorted(maps.Keys(v.Fields)) {
-		extra = append(extra, k+"="+v.Fields[k])
+		extra = append(extra, k+"="+fieldText(k, v.Fields[k]))
 	}
 	if len(extra) > 0 {
 		fmt.Fprintf(w, "  {%s}", strings.Join(extra, " "))

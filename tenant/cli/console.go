@@ -18,7 +18,7 @@ func (a *app) vmLog() *cobra.Command {
 server never sees it. On a terminal, control sequences of the guest are left out
 unless --raw is given. With --json each part is one object, its data in base64.`,
 		Example:           "  uvbond vm log web1\n  uvbond vm log web1 --follow",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()

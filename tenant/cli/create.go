@@ -41,7 +41,7 @@ commas for one.`,
   uvbond vm create db1 --host lab --disk root.luks --disk data.luks,name=data,discard \
       --memory 4GiB --cpus 2 --firmware uefi --nic model=virtio --policy status,pause
   uvbond vm create web1 --resume`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly(1),
 		RunE: func(c *cobra.Command, args []string) error { return a.runCreate(c, args[0], f) },
 	}
 	a.hostFlag(c, &f.host)
@@ -90,7 +90,7 @@ func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
 
 func (a *app) created(vm *store.VM) error {
 	return a.print(vmJSON(vm), func(w io.Writer) {
-		fmt.Fprintf(w, "%s is bonded to host %s (confirmed): %s memory, %d cpus, %d disks\n", vm.Name, vm.Host, bytesText(vm.Spec.Memory), vm.Spec.CPUs, len(vm.Spec.Disks))
+		fmt.Fprintf(w, "%s is bonded to host %s (confirmed): %s memory, %s, %s\n", vm.Name, vm.Host, bytesText(vm.Spec.Memory), counted(int(vm.Spec.CPUs), "cpu"), counted(len(vm.Spec.Disks), "disk"))
 		fmt.Fprintf(w, "operators may: %s\nboot it with: uvbond vm start %s\n", policyText(vm.Policy), vm.Name)
 	})
 }

@@ -51,7 +51,7 @@ An interrupted encryption leaves nothing under the name OUT.
 Disks made by "cryptsetup luksFormat --type luks2" work as they are.`,
 		Example: `  uvbond disk encrypt debian.qcow2 web1.luks
   uvbond disk encrypt disk.raw web1.luks --passphrase-file ~/web1.pass --sector-size 512`,
-		Args: cobra.ExactArgs(2),
+		Args: exactly(2),
 		RunE: func(c *cobra.Command, args []string) error { return a.runEncrypt(c.Context(), args[0], args[1], f) },
 	}
 	addKeyFlags(c, &f.key)
@@ -180,7 +180,7 @@ func (a *app) diskInfo() *cobra.Command {
 	return &cobra.Command{
 		Use: "info FILE", Short: "Show how a disk is encrypted",
 		Example: "  uvbond disk info web1.luks",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			h, err := image.Inspect(args[0])
 			if err != nil {
@@ -213,7 +213,7 @@ func (a *app) diskPush() *cobra.Command {
 or when the command is run again, from where it was. A file that is not encrypted
 is refused.`,
 		Example: "  uvbond disk push web1.luks --host lab",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if name == "" {
 				name = filepath.Base(args[0])
@@ -249,7 +249,7 @@ func (a *app) diskList() *cobra.Command {
 		Use: "list --host HOST", Short: "List the images stored on a host", Aliases: []string{"ls"},
 		Long:    "Lists what the server says that it stores for you. This is not verified.",
 		Example: "  uvbond disk list --host lab",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			o, err := a.owner()
 			if err != nil {
@@ -284,7 +284,7 @@ func (a *app) diskRemove() *cobra.Command {
 		Use: "remove IMAGE --host HOST", Short: "Remove a stored image", Aliases: []string{"rm"},
 		Long:    "Removes an image, named by its id or by its name. The server's copy is gone then; the local file stays.",
 		Example: "  uvbond disk remove web1.luks --host lab",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()
 			if err != nil {

@@ -31,7 +31,7 @@ func version() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Show the version", Args: exactly(0),
 		Example: "  uvbond version --json",
 		RunE: func(*cobra.Command, []string) error {
 			v := map[string]any{"version": version(), "protocols": bond.Supported}
@@ -53,7 +53,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use: "doctor", Short: "Check this client, its hosts and its VMs",
 		Long:    "Checks the state folder, every pinned host (reachable, same identity, clock, versions)\nand every VM's state, and names the command that mends what is wrong.",
 		Example: "  uvbond doctor",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, worst := a.examine(c.Context())
 			err := a.print(list, func(w io.Writer) {

@@ -41,7 +41,7 @@ publishes: everything else rests on it. Later changes are refused loudly.
 The token comes from --token-file or from the variable UVBOND_TOKEN.`,
 		Example: `  uvbond host add lab https://server.example:8443 --token-file ~/lab.token
   uvbond host add lab https://127.0.0.1:8443 --fingerprint SHA256:ABCD-EFGH-...`,
-		Args: cobra.ExactArgs(2),
+		Args: exactly(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.runHostAdd(c.Context(), args[0], args[1], f)
 		},
@@ -177,7 +177,7 @@ func (a *app) hostList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the pinned hosts", Aliases: []string{"ls"},
 		Example: "  uvbond host list --json",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			o, err := a.owner()
 			if err != nil {
@@ -206,7 +206,7 @@ func (a *app) hostShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show a pinned host",
 		Example:           "  uvbond host show lab",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.hostNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()
@@ -233,7 +233,7 @@ func (a *app) hostRemove() *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Forget a pinned host", Aliases: []string{"rm"},
 		Example:           "  uvbond host remove lab",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.hostNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()
@@ -255,7 +255,7 @@ func (a *app) hostTrustTLS() *cobra.Command {
 		Long: `Replaces the pin of the server's TLS key after the provider renewed it. The pin of
 the hypervisor stays: that one never changes.`,
 		Example:           "  uvbond host trust-tls lab --tls-fingerprint SHA256:ABCD-EFGH-...",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.hostNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()

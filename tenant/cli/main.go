@@ -55,20 +55,37 @@ func run(ctx context.Context, args []string, in, out, errOut *os.File) fail.Code
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err != nil && !a.started && fail.CodeOf(err) == fail.Other {
-		err = usage(root, err)
+		err = usage(c, err)
 	}
 	return a.fail(ctx, err)
 }
 
-func usage(root *cobra.Command, err error) error {
+func usage(c *cobra.Command, err error) error {
 	text, rest, _ := strings.Cut(err.Error(), "\n")
 	hint := strings.Join(strings.Fields(rest), " ")
 	if hint == "" {
-		hint = "see: " + root.Name() + " --help"
+		hint = "see: " + c.CommandPath() + " --help"
 	}
 	return fail.New(fail.Usage, hint, "%s", text)
+}
+
+func exactly(n int) cobra.PositionalArgs { return between(n, n) }
+
+// between is cobra.RangeArgs with a message that names what is missing or too
+// much. The names are those of the command's own usage line.
+func between(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		form := "use: " + strings.TrimSuffix(c.UseLine(), " [flags]")
+		if len(args) < least {
+			return fail.New(fail.Usage, form, "%s is missing", strings.Fields(c.Use)[1+len(args)])
+		}
+		if len(args) > most {
+			return fail.New(fail.Usage, form, "%q is one argument too many", args[most])
+		}
+		return nil
+	}
 }
 
 // fail prints an error and returns the exit code.

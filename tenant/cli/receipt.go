@@ -51,7 +51,7 @@ func (a *app) receiptList() *cobra.Command {
 		Use: "list NAME", Short: "List the stored receipts of a VM", Aliases: []string{"ls"},
 		Long:              "Lists the newest 1000 receipts. Each is stored as it came, sealed, and verified again now.",
 		Example:           "  uvbond receipt list web1",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			list, err := a.receipts(args[0])
@@ -80,7 +80,7 @@ func (a *app) receiptShow() *cobra.Command {
 		Use: "show NAME [NONCE]", Short: "Show one receipt, the newest by default",
 		Long:              "Shows a receipt with every hypercall. NONCE may be its first digits, as in the list.",
 		Example:           "  uvbond receipt show web1\n  uvbond receipt show web1 3fa9c2",
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              between(1, 2),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			list, err := a.receipts(args[0])

@@ -112,7 +112,7 @@ func (a *app) vmList() *cobra.Command {
 		Long: `Lists the VMs from this machine's own state: STATE is from the newest receipt that was
 verified. The last column is what the server says now; nothing vouches for it.`,
 		Example: "  uvbond vm list\n  uvbond vm list --offline --json",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			o, err := a.owner()
 			if err != nil {
@@ -182,7 +182,7 @@ func (a *app) vmShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show NAME", Short: "Show a VM's registration and last verified state",
 		Example:           "  uvbond vm show web1",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()
@@ -212,6 +212,9 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 	instance := "none started from here"
 	if v.Descriptor {
 		instance = fmt.Sprintf("%d (descriptor held)", v.Instance)
+		if tenant.Ended(v.State) {
+			instance = fmt.Sprintf("%d (ended)", v.Instance)
+		}
 	}
 	said := ""
 	if !offline {
@@ -219,7 +222,7 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 	}
 	pairs(w, "name", v.Name, "id", v.ID, "host", v.Host, "registered", clock(v.Created), "state", state, "instance", instance,
 		"server says", said, "operators may", policyText(vm.Policy),
-		"machine", fmt.Sprintf("%s, %s, %d cpus, %s", v.Spec.Machine, v.Spec.Firmware, v.Spec.CPUs, bytesText(v.Spec.Memory)))
+		"machine", fmt.Sprintf("%s, %s, %s, %s", v.Spec.Machine, v.Spec.Firmware, counted(int(v.Spec.CPUs), "cpu"), bytesText(v.Spec.Memory)))
 	for i, d := range v.Spec.Disks {
 		extra := ""
 		if i == 0 {
@@ -245,7 +248,7 @@ func (a *app) vmAllow() *cobra.Command {
 Possible are status, pause, resume, reset, shutdown and poweroff. Reading the
 console, deleting and starting always need your ticket.`,
 		Example: "  uvbond vm allow web1 status,pause\n  uvbond vm allow web1 none",
-		Args:    cobra.ExactArgs(2),
+		Args:    exactly(2),
 		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			if len(args) == 1 {
 				return []cobra.Completion{"status", "status,pause,resume", "none"}, cobra.ShellCompDirectiveNoFileComp

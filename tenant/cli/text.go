@@ -40,6 +40,14 @@ func clock(sec int64) string {
 	return time.Unix(sec, 0).Local().Format(time.DateTime)
 }
 
+// counted writes "1 disk" or "3 disks".
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
 func dash(s string) string {
 	if s == "" {
 		return "-"

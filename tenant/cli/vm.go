@@ -34,7 +34,7 @@ var plain = []struct{ command, short, label, long string }{
 	{tenant.Resume, "Let a paused VM go on", "resuming", "Lets a paused VM go on."},
 	{tenant.Reset, "Reset a VM, like the button", "resetting", "Resets the VM like the button does; unsaved data in the guest is lost."},
 	{tenant.Shutdown, "Ask the guest to shut down, and wait", "waiting for the guest to shut down",
-		"Presses the power button and waits until the guest has shut down. A guest that does not\nreact leaves the command incomplete (exit code 3); then there is `vm poweroff`."},
+		"Presses the power button and waits, two minutes at most, until the guest has shut down.\nA guest that does not react keeps its state (exit code 3); then there is `vm poweroff`."},
 	{tenant.Poweroff, "End a VM at once", "powering off", "Ends the instance at once; unsaved data in the guest is lost."},
 }
 
@@ -42,7 +42,7 @@ func (a *app) vmPlain(command, short, long, label string) *cobra.Command {
 	return &cobra.Command{
 		Use: command + " NAME", Short: short, Long: long,
 		Example:           fmt.Sprintf("  uvbond vm %s web1\n  uvbond vm %s web1 --json", command, command),
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.command(c.Context(), args[0], label, func(ctx context.Context, o *tenant.Owner) (*tenant.Result, error) {
@@ -93,6 +93,9 @@ func resultJSON(res *tenant.Result, err error) resultView {
 	if res.Receipt != nil {
 		r := receiptJSON(res.Receipt)
 		v.Verified, v.State, v.Outcome, v.Receipt = true, r.State, r.Verdict, &r
+		if err != nil && r.Verdict == bond.VerdictDone {
+			v.Outcome = bond.VerdictIncomplete // executed, and the VM is not where the command takes it
+		}
 	}
 	return v
 }
@@ -158,12 +161,13 @@ func (a *app) vmDelete() *cobra.Command {
 	c := &cobra.Command{
 		Use: "delete NAME", Short: "End the bond with a VM",
 		Long: `Ends the bond: the hypervisor forgets the VM's keys, and so does this machine. The VM
-must not have an instance. The stored images stay (see: uvbond disk remove).
+must not have an instance. Its receipts here are removed too; to keep a record, save
+"uvbond audit NAME --json" first. The stored images stay (see: uvbond disk remove).
 
 --forget removes the local state only, for a host that is gone for good. A VM that
 still exists can be commanded by nobody then.`,
 		Example:           "  uvbond vm delete web1",
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly(1),
 		ValidArgsFunction: a.vmNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()

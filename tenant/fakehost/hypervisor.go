@@ -243,6 +243,9 @@ func (s *Server) act(v *vm, t *bond.Ticket, p *client.Params, out *client.Outcom
 	case "resume", "reset":
 		v.state = "running"
 	case "shutdown", "poweroff":
+		if s.evil == DeafGuest && t.Command == "shutdown" {
+			break
+		}
 		v.live, v.state = false, "stopped"
 	case "allow":
 		if t.Policy == nil {

@@ -48,6 +48,7 @@ const (
 	Hang            = "hang"             // commands never return
 	OtherFile       = "other-file"       // claims to have stored another file
 	BackAndForth    = "back-and-forth"   // the upload's offset never settles
+	DeafGuest       = "deaf-guest"       // the guest ignores the power button
 	NoConfirmation  = "no-confirmation"  // returns no confirmation, now or later
 )
 

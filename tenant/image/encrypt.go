@@ -60,6 +60,9 @@ func Inspect(path string) (*luks.Header, error) {
 		return nil, fail.Wrap(err, fail.Other, "check the path", "cannot open the disk")
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		return nil, fail.New(fail.Other, "give the file of the encrypted disk", "%s is a folder", path)
+	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, fail.Wrap(err, fail.Other, "give a file or a block device", "cannot tell the size of %s", path)
