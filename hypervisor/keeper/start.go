@@ -22,7 +22,7 @@ const startTimeout = 30 * time.Second
 // Options says how to start a keeper.
 type Options struct {
 	Self      string              // the uvbond-hypervisor binary; "" means the running one, even if it was replaced on disk
-	Args      []string            // its arguments; nil means the hidden subcommand, "keeper"
+	Args      []string            // its arguments; nil means the hidden subcommand, "keeper", and Dir
 	UID, GID  uint32              // the keeper's own; not 0 and not QEMU's when the daemon is root, ignored otherwise
 	Dir       string              // folder of the control socket; exists, the daemon's only
 	SocketDir string              // folder of the disks' and the console's sockets; made if missing
@@ -135,7 +135,7 @@ func command(o *Options, files []*os.File) *exec.Cmd {
 		self = "/proc/self/exe"
 	}
 	if args == nil {
-		args = []string{"keeper"}
+		args = []string{"keeper", o.Dir}
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Args[0] = "uvbond-hypervisor"
