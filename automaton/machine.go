@@ -16,8 +16,14 @@ type Machine struct {
 	abort    *nfa             // nil: nothing may follow an abort
 	commands []string         // sorted
 	names    map[string]int32 // index into commands
-	patterns int              // distinct commands in the text
+	letters  *alphabet        // of the patterns; classes only where det is set
+	det      *deterministic   // nil: body and abort are followed in all ways at once
 	slots    int              // values a run may hold
+}
+
+// deterministic is a machine without captures: minimal, one state at a time.
+type deterministic struct {
+	body, abort *dfa
 }
 
 // Name returns the automaton's name; that of a policy is "policy".
@@ -26,8 +32,20 @@ func (m *Machine) Name() string { return m.name }
 // Deadline returns how long a session may last, or 0 when the text does not say.
 func (m *Machine) Deadline() time.Duration { return m.deadline }
 
+// Deterministic tells whether the machine is a minimal deterministic one. It is
+// where the automaton has no captures, unless that machine or the classes of
+// its predicates were larger than the limits allow.
+func (m *Machine) Deterministic() bool { return m.det != nil }
+
 // States returns how many states the machine has, its on-abort part included.
 func (m *Machine) States() int {
+	if m.det != nil {
+		n := len(m.det.body.states)
+		if m.abort != nil {
+			n += len(m.det.abort.states)
+		}
+		return n
+	}
 	n := len(m.body.states)
 	if m.abort != nil {
 		n += len(m.abort.states)
@@ -107,13 +125,46 @@ func (m *Machine) compile(body, abort *node) error {
 		parts = append(parts, m.abort)
 	}
 	m.number(parts)
+	if m.slots == 0 {
+		m.determine()
+	}
 	return nil
 }
 
+// determine makes the machine deterministic if that is within the limits.
+func (m *Machine) determine() {
+	l := m.letters
+	letters := newAlphabet(l.names, l.preds, l.nameOf, maxSplitWork)
+	if letters == nil {
+		return
+	}
+	abort := m.abort
+	if abort == nil {
+		abort = build(&node{kind: nodeEmpty})
+	}
+	det := &deterministic{}
+	for _, part := range []struct {
+		in  *nfa
+		out **dfa
+	}{{m.body, &det.body}, {abort, &det.abort}} {
+		raw := determinize(part.in, letters)
+		if raw == nil {
+			return
+		}
+		if *part.out = raw.minimize().freeze(letters); *part.out == nil {
+			return
+		}
+	}
+	m.letters, m.det = letters, det
+}
+
 // number gives commands and predicates the small numbers that a Run uses.
+// Hypercalls that are written alike are one pattern.
 func (m *Machine) number(parts []*nfa) {
 	m.names = map[string]int32{}
-	patterns := map[*command]int32{}
+	known := map[*command]int32{}
+	alike := map[string]int32{}
+	l := &alphabet{}
 	each := func(f func(*move)) {
 		for _, part := range parts {
 			for i := range part.states {
@@ -132,10 +183,19 @@ func (m *Machine) number(parts []*nfa) {
 		m.names[name] = int32(i)
 	}
 	each(func(v *move) {
-		if _, known := patterns[v.command]; !known {
-			patterns[v.command] = int32(len(patterns))
+		c := v.command
+		n, old := known[c]
+		if !old {
+			text := c.name + formatValue(c.args, c.def.captures)
+			if n, old = alike[text]; !old || c.binds {
+				n = int32(len(l.preds))
+				alike[text] = n
+				l.preds, l.nameOf = append(l.preds, c.args), append(l.nameOf, m.names[c.name])
+			}
+			known[c] = n
 		}
-		v.name, v.pattern = m.names[v.command.name], patterns[v.command]
+		v.name, v.pattern = m.names[c.name], n
 	})
-	m.patterns = len(patterns)
+	l.names = m.commands
+	m.letters = l
 }

@@ -13,6 +13,8 @@ type Run struct {
 	part    *nfa // nil after an abort without an on-abort part
 	aborted bool
 
+	at int32 // the state of a deterministic machine, which needs nothing below but matcher
+
 	threads []thread
 	sets    []values // what threads hold; sets[0] is empty
 
@@ -49,7 +51,11 @@ func (m *Machine) Start() *Run {
 	if m.abort != nil {
 		size = max(size, len(m.abort.states))
 	}
-	r := &Run{m: m, part: m.body, sets: []values{nil}, nextSets: []values{nil}, checked: make([]check, m.patterns)}
+	r := &Run{m: m, part: m.body}
+	if m.det != nil {
+		return r
+	}
+	r.sets, r.nextSets, r.checked = []values{nil}, []values{nil}, make([]check, len(m.letters.preds))
 	if m.slots > 0 {
 		r.seen = map[thread]struct{}{}
 		r.matcher.bound = make(values, m.slots)
@@ -138,8 +144,14 @@ func (r *Run) intern(v values) int32 {
 		r.crowded = true
 		return -1
 	}
-	r.nextSets = append(r.nextSets, slices.Clone(v))
-	return int32(len(r.nextSets) - 1)
+	n := len(r.nextSets)
+	if n < cap(r.nextSets) && len(r.nextSets[:n+1][n]) == len(v) { // memory of an earlier step
+		r.nextSets = r.nextSets[:n+1]
+		copy(r.nextSets[n], v)
+	} else {
+		r.nextSets = append(r.nextSets, slices.Clone(v))
+	}
+	return int32(n)
 }
 
 // Step takes one hypercall. args are as decoded by a json.Decoder with
@@ -147,12 +159,19 @@ func (r *Run) intern(v values) int32 {
 // stays where it was.
 func (r *Run) Step(name string, args map[string]any) error {
 	id, known := r.m.names[name]
-	if known && r.part != nil {
+	if known && r.m.det != nil {
+		if to := r.follow(id, args); to != dead && r.matcher.work >= 0 {
+			r.at = to
+			return nil
+		}
+		if r.matcher.work < 0 {
+			return r.tooMuch(name)
+		}
+	} else if known && r.part != nil {
 		r.begin()
 		r.advance(id, args)
 		if r.crowded || r.matcher.work < 0 {
-			return &Refusal{Command: name, Expected: r.Expected(), Reason: "the arguments of " + tick(name) +
-				" take too much work to check: use fewer captures and patterns"}
+			return r.tooMuch(name)
 		}
 		if len(r.next) > 0 {
 			r.commit()
@@ -160,6 +179,11 @@ func (r *Run) Step(name string, args map[string]any) error {
 		}
 	}
 	return &Refusal{Command: name, Expected: r.Expected(), Reason: r.explain(name, args)}
+}
+
+func (r *Run) tooMuch(name string) *Refusal {
+	return &Refusal{Command: name, Expected: r.Expected(), Reason: "the arguments of " + tick(name) +
+		" take too much work to check: use fewer captures and patterns"}
 }
 
 func (r *Run) advance(id int32, args map[string]any) {
@@ -203,6 +227,9 @@ func (r *Run) try(v *move, set int32, args map[string]any) (int32, bool) {
 
 // Done reports whether the session may end here.
 func (r *Run) Done() bool {
+	if r.m.det != nil {
+		return r.dfa().states[r.at].accept
+	}
 	if r.part == nil {
 		return true
 	}
@@ -216,7 +243,10 @@ func (r *Run) Abort() {
 		return
 	}
 	r.aborted = true
-	r.part = r.m.abort
+	r.part, r.at = r.m.abort, 0
+	if r.m.det != nil {
+		return
+	}
 	r.begin()
 	if r.part == nil {
 		r.threads = r.threads[:0]
@@ -240,6 +270,11 @@ func (r *Run) Aborted() bool { return r.aborted }
 // arguments must be.
 func (r *Run) Expected() []string {
 	ids := make([]bool, len(r.m.commands))
+	if r.m.det != nil {
+		for _, row := range r.dfa().states[r.at].rows {
+			ids[row.name] = true
+		}
+	}
 	for _, t := range r.threads {
 		for _, v := range r.part.states[t.state].moves {
 			ids[v.name] = true
@@ -266,17 +301,29 @@ func (r *Run) explain(name string, args map[string]any) string {
 	}
 	var reasons []string
 	work := maxStepWork
+	ask := func(want *value, bound values, captures []string) {
+		if len(reasons) == maxReasons || work < 0 {
+			return
+		}
+		e := matcher{bound: make(values, r.m.slots), work: work, captures: captures, explaining: true}
+		e.load(bound)
+		e.object(want, args, &path{key: name})
+		work = e.work
+		if e.reason != "" && !slices.Contains(reasons, e.reason) {
+			reasons = append(reasons, e.reason)
+		}
+	}
+	if r.m.det != nil {
+		for _, p := range r.dfa().states[r.at].offers {
+			if r.m.letters.nameOf[p] == id {
+				ask(r.m.letters.preds[p], nil, nil)
+			}
+		}
+	}
 	for _, t := range r.threads {
 		for _, v := range r.part.states[t.state].moves {
-			if v.name != id || len(reasons) == maxReasons || work < 0 {
-				continue
-			}
-			e := matcher{bound: make(values, r.m.slots), work: work, captures: v.command.def.captures, explaining: true}
-			e.load(r.sets[t.set])
-			e.object(v.command.args, args, &path{key: name})
-			work = e.work
-			if e.reason != "" && !slices.Contains(reasons, e.reason) {
-				reasons = append(reasons, e.reason)
+			if v.name == id {
+				ask(v.command.args, r.sets[t.set], v.command.def.captures)
 			}
 		}
 	}
