@@ -14,8 +14,21 @@ import (
 // started anew.
 type ConsoleSink func(instance uint64, data []byte, lost uint64) error
 
-// followPause is how often `vm log --follow` asks for more.
-const followPause = time.Second
+// How often `vm log --follow` asks for more: at once again after output came, and
+// less and less often while none does. Each time leaves a session in the
+// hypervisor's audit log.
+const (
+	followFirst = time.Second
+	followLast  = 4 * time.Second
+)
+
+// nextPause is the pause after the one before it brought nothing new.
+func nextPause(last time.Duration, news bool) time.Duration {
+	if news || last == 0 {
+		return followFirst
+	}
+	return min(last*3/2, followLast)
+}
 
 // Console reads the serial output of the VM's newest instance from its beginning, and with
 // follow goes on until the context is cancelled.
@@ -25,8 +38,9 @@ func (o *Owner) Console(ctx context.Context, name string, follow bool, sink Cons
 		return err
 	}
 	defer op.bond.Wipe()
-	p := &position{}
+	p, pause := &position{}, time.Duration(0)
 	for {
+		before := *p
 		end, err := o.consoleChunks(ctx, op, p, sink)
 		if err != nil {
 			return err
@@ -37,10 +51,11 @@ func (o *Owner) Console(ctx context.Context, name string, follow bool, sink Cons
 		if !follow {
 			return nil
 		}
+		pause = nextPause(pause, *p != before)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(followPause):
+		case <-time.After(pause):
 		}
 	}
 }
