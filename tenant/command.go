@@ -127,7 +127,7 @@ func (o *Owner) exchange(ctx context.Context, op *opened, t *sealed, p *client.P
 	}
 	res.Claim = out
 	if len(out.Receipt) == 0 {
-		return out, res, noReceipt(op.vm.Name, t.command, out)
+		return out, res, o.noReceipt(op, t.command, out)
 	}
 	r, err := t.verify(op.bond, out.Receipt)
 	if err != nil {
@@ -171,7 +171,8 @@ func notAnswered(ctx context.Context, vm *store.VM, command string, err error) e
 	return contact(ctx, vm.Host, err)
 }
 
-func noReceipt(name, command string, out *client.Outcome) error {
+func (o *Owner) noReceipt(op *opened, command string, out *client.Outcome) error {
+	name := op.vm.Name
 	claim := client.Printable(out.Outcome)
 	if out.Class != "" || out.Reason != "" {
 		claim = fmt.Sprintf("%s: %s %s", claim, client.Printable(out.Class), client.Printable(out.Reason))
@@ -180,8 +181,12 @@ func noReceipt(name, command string, out *client.Outcome) error {
 		return forged("your ticket was used on another VM, where it does not open (the server says %q)", claim)
 	}
 	hint := "see what was done: uvbond vm status " + name + ", uvbond audit " + name
-	if out.Class == classBusy {
+	switch off := o.clockOff(op.conn); {
+	case out.Class == classBusy:
 		hint = "another session is changing the VM, it seems: try again; " + hint
+	case out.Class == classExpired && off != "":
+		claim += "; " + off
+		hint = clockHint
 	}
 	return fail.New(fail.Unknown, hint, "no receipt: it is not known whether %s was executed on %q (the server says, unverified: %s)", command, name, claim)
 }
@@ -203,7 +208,7 @@ func (o *Owner) verdict(name string, r *bond.Receipt) error {
 			e.Hint = "the server kept the ticket back for too long: run the command again, then tell the provider"
 			if off := Behind(time.Unix(r.HostTime, 0), o.Now()); off != "" {
 				e.Text += " (" + off + ")"
-				e.Hint = "set the clock right on this machine (timedatectl set-ntp true); if it is right, ask the provider to mend the host's"
+				e.Hint = clockHint
 			}
 		}
 	case classNotRunning, classStale:

@@ -82,7 +82,11 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 	if err != nil {
 		return nil, err
 	}
-	return o.register(ctx, conn, req, reg, images)
+	vm, err := o.register(ctx, conn, req, reg, images)
+	if err != nil {
+		req.Report.Note(fmt.Sprintf("the encrypted disks stay stored on %s (see: uvbond disk list --host %s, uvbond disk remove)", req.Host, req.Host))
+	}
+	return vm, err
 }
 
 // PolicyText returns the text of a policy of those commands; "none" or nothing
@@ -238,7 +242,7 @@ func (o *Owner) register(ctx context.Context, conn *Conn, req CreateRequest, reg
 	record, err := conn.CreateVM(ctx, client.CreateVM{ID: vm.ID, Name: vm.Name, Disks: images, Registration: blob})
 	req.Report.End()
 	if err != nil {
-		return nil, o.notRegistered(ctx, vm, err)
+		return nil, o.notRegistered(ctx, vm, conn, err)
 	}
 	return o.confirm(vm, b, record.Confirmation)
 }
@@ -276,7 +280,7 @@ func (o *Owner) forget(vm *store.VM) error {
 }
 
 // notRegistered decides about the pending state after a failed registration.
-func (o *Owner) notRegistered(ctx context.Context, vm *store.VM, err error) error {
+func (o *Owner) notRegistered(ctx context.Context, vm *store.VM, conn *Conn, err error) error {
 	var sent *client.SentError
 	var api *client.APIError
 	switch {
@@ -296,11 +300,11 @@ func (o *Owner) notRegistered(ctx context.Context, vm *store.VM, err error) erro
 	if api.Class == "Downgrade" {
 		return fail.Wrap(err, fail.Forged, "somebody changes the versions that the host offers; ask the provider", "the protocol versions were tampered with")
 	}
-	hint := "see: uvbond vm create --help"
-	if api.Class == classExpired {
-		hint = "compare the clocks: uvbond doctor"
+	hint, what := "see: uvbond vm create --help", "the registration of %q was refused"
+	if off := o.clockOff(conn); off != "" {
+		hint, what = clockHint, what+" ("+off+")"
 	}
-	return fail.Wrap(err, fail.Refused, hint, "the registration of %q was refused", vm.Name)
+	return fail.Wrap(err, fail.Refused, hint, what, vm.Name)
 }
 
 func bondDisk(src DiskSource, h *luks.Header, key *bond.Secret) *bond.Disk {

@@ -170,7 +170,7 @@ func contact(ctx context.Context, where string, err error) error {
 	}
 	var api *client.APIError
 	if !errors.As(err, &api) {
-		return fail.Wrap(err, fail.Connection, "is the server running and the address right? see: uvbond doctor", "cannot reach %s", where)
+		return fail.Wrap(err, fail.Connection, "is the server running and the address right? if it moved: uvbond host add NAME https://NEW-ADDRESS:8443", "cannot reach %s", where)
 	}
 	switch {
 	case api.Status == http.StatusUnauthorized || api.Status == http.StatusForbidden:
@@ -186,6 +186,17 @@ func contact(ctx context.Context, where string, err error) error {
 	default:
 		return fail.Wrap(err, fail.Other, "", "%s", where)
 	}
+}
+
+// clockHint is what to do about clocks that differ.
+const clockHint = "set the clock right on this machine (timedatectl set-ntp true); if it is right, ask the provider to mend the host's"
+
+// clockOff says by how much the host's clock, as the server tells it, differs.
+func (o *Owner) clockOff(conn *Conn) string {
+	if conn.Info.Time == 0 {
+		return ""
+	}
+	return Behind(time.Unix(conn.Info.Time, 0), o.Now())
 }
 
 // Behind says by how much a host's clock differs from the client's, in words,

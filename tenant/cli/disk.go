@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/uvbond/uvbond/disk/luks"
+	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/fail"
 	"github.com/uvbond/uvbond/tenant/image"
@@ -259,22 +260,37 @@ func (a *app) diskList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{}
+			rows, used := [][]string{}, vmsByID(o)
 			for _, i := range list {
+				if used[i.VM] == "" && i.VM != "" {
+					used[i.VM] = client.Printable(i.VM)
+				}
 				state := client.Printable(i.State)
 				if i.State == client.ImageUploading && i.Size > 0 {
 					state += fmt.Sprintf(" (%d%%)", i.Offset*100/i.Size)
 				}
-				rows = append(rows, []string{client.Printable(i.ID), client.Printable(i.Name), bytesText(uint64(max(i.Size, 0))), state})
+				rows = append(rows, []string{client.Printable(i.ID), client.Printable(i.Name), bytesText(uint64(max(i.Size, 0))), state, dash(used[i.VM])})
 			}
 			if list == nil {
 				list = []client.Image{}
 			}
-			return a.print(map[string]any{"images": list, "verified": false}, func(w io.Writer) { table(w, []string{"ID", "NAME", "SIZE", "STATE (unverified)"}, rows) })
+			return a.print(map[string]any{"images": list, "verified": false}, func(w io.Writer) { table(w, []string{"ID", "NAME", "SIZE", "STATE (unverified)", "DISK OF"}, rows) })
 		},
 	}
 	a.hostFlag(c, &host)
 	return c
+}
+
+// vmsByID returns the local names of the VMs.
+func vmsByID(o *tenant.Owner) map[string]string {
+	found := map[string]string{}
+	names, _ := o.Store.VMs() // for people only: without them the ids are shown
+	for _, n := range names {
+		if vm, err := o.Store.VM(n); err == nil {
+			found[vm.ID] = n
+		}
+	}
+	return found
 }
 
 func (a *app) diskRemove() *cobra.Command {
@@ -282,7 +298,7 @@ func (a *app) diskRemove() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: "remove IMAGE --host HOST", Short: "Remove a stored image", Aliases: []string{"rm"},
-		Long:    "Removes an image, named by its id or by its name. The server's copy is gone then; the local file stays.",
+		Long:    "Removes an image, named by its id or by its name. The server's copy is gone then, with\nwhat a VM wrote to it; the local file stays. The disk of a VM is removed after the VM.",
 		Example: "  uvbond disk remove web1.luks --host lab",
 		Args:    exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant"
+	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/fail"
 	"github.com/uvbond/uvbond/tenant/store"
 )
@@ -78,12 +81,13 @@ func (a *app) doctorCommand() *cobra.Command {
 // examine returns what was found and, when something is wrong, the error with
 // the gravest class.
 func (a *app) examine(ctx context.Context) (list []finding, worst error) {
-	bad := func(what string, err error) {
-		list = append(list, finding{what, "error", err.Error(), fail.HintOf(err)})
+	failed := func(what string, err error, mend string) {
+		list = append(list, finding{what, "error", err.Error(), mend})
 		if worst == nil || fail.CodeOf(err) == fail.Forged {
 			worst = fail.New(fail.CodeOf(err), "see the lines above", "%s needs attention", what)
 		}
 	}
+	bad := func(what string, err error) { failed(what, err, fail.HintOf(err)) }
 	good := func(what, text string) { list = append(list, finding{what, "ok", text, ""}) }
 	o, err := a.owner()
 	if err != nil {
@@ -105,7 +109,7 @@ func (a *app) examine(ctx context.Context) (list []finding, worst error) {
 		what := "host " + h
 		conn, err := o.Connect(ctx, h)
 		if err != nil {
-			bad(what, err)
+			failed(what, err, mendHost(o, h, err))
 			continue
 		}
 		list = append(list, a.examineHost(ctx, o, what, conn)...)
@@ -124,16 +128,31 @@ func (a *app) examine(ctx context.Context) (list []finding, worst error) {
 	return list, worst
 }
 
+// mendHost names the command for a host that could not be connected to.
+func mendHost(o *tenant.Owner, name string, err error) string {
+	h, herr := o.Store.Host(name)
+	var api *client.APIError
+	switch {
+	case herr != nil || fail.CodeOf(err) != fail.Connection:
+		return fail.HintOf(err)
+	case errors.As(err, &api) && (api.Status == http.StatusUnauthorized || api.Status == http.StatusForbidden):
+		return "uvbond host add " + name + " " + h.URL + " --token-file FILE, with a token from the provider"
+	case errors.As(err, &api):
+		return "uvbond-server doctor and uvbond-hypervisor doctor, on the host: ask the provider"
+	}
+	return "curl -k " + h.URL + "/healthz shows whether it answers; if it moved: uvbond host add " + name + " https://NEW-ADDRESS:8443"
+}
+
 func (a *app) examineHost(ctx context.Context, o *tenant.Owner, what string, conn *tenant.Conn) []finding {
 	out := []finding{{what, "ok", "reachable, and its identity is the pinned one", ""}}
 	if _, err := bond.ChooseVersion(conn.Info.Versions); err != nil {
-		out = append(out, finding{what, "warning", err.Error(), "upgrade uvbond, or ask the provider to"})
+		out = append(out, finding{what, "warning", err.Error(), "install the newest uvbond, or ask the provider to upgrade the host"})
 	}
 	if off := tenant.Behind(time.Unix(conn.Info.Time, 0), o.Now()); off != "" {
 		out = append(out, finding{what, "warning", off + " (unverified)", "timedatectl set-ntp true"})
 	}
 	if _, err := conn.VMs(ctx); err != nil {
-		out = append(out, finding{what, "warning", "the token is not accepted: " + err.Error(), "uvbond host add " + conn.Name + " URL --token-file FILE"})
+		out = append(out, finding{what, "warning", "the token is not accepted: " + err.Error(), mendHost(o, conn.Name, fail.Wrap(err, fail.Connection, "", "%s", conn.Name))})
 	}
 	return out
 }
