@@ -526,7 +526,7 @@ func TestStartRefuses(t *testing.T) {
 		"not a ring":     func(x *fixture) { x.Ring = x.Disks["root"] },
 		"no program":     func(x *fixture) { x.Self = "/nonexistent" },
 		"wrong program":  func(x *fixture) { x.Self, x.Args = "/bin/true", []string{} },
-		"stray argument": func(x *fixture) { x.Args = []string{"keeper", "stray"} },
+		"stray argument": func(x *fixture) { x.Args = []string{"keeper", "folder", "stray"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := newFixture(t)
