@@ -18,6 +18,7 @@ type Machine struct {
 	names    map[string]int32 // index into commands
 	letters  *alphabet        // of the patterns; classes only where det is set
 	det      *deterministic   // nil: body and abort are followed in all ways at once
+	aborts   bool             // has an on-abort part
 	slots    int              // values a run may hold
 }
 
@@ -41,7 +42,7 @@ func (m *Machine) Deterministic() bool { return m.det != nil }
 func (m *Machine) States() int {
 	if m.det != nil {
 		n := len(m.det.body.states)
-		if m.abort != nil {
+		if m.aborts {
 			n += len(m.det.abort.states)
 		}
 		return n
@@ -121,7 +122,7 @@ func (m *Machine) compile(body, abort *node) error {
 	m.body = build(body)
 	parts := []*nfa{m.body}
 	if abort != nil {
-		m.abort = build(abort)
+		m.abort, m.aborts = build(abort), true
 		parts = append(parts, m.abort)
 	}
 	m.number(parts)

@@ -47,13 +47,13 @@ type check struct {
 // Start begins a run. All memory that an automaton without captures needs is
 // allocated here.
 func (m *Machine) Start() *Run {
-	size := len(m.body.states)
-	if m.abort != nil {
-		size = max(size, len(m.abort.states))
-	}
 	r := &Run{m: m, part: m.body}
 	if m.det != nil {
 		return r
+	}
+	size := len(m.body.states)
+	if m.abort != nil {
+		size = max(size, len(m.abort.states))
 	}
 	r.sets, r.nextSets, r.checked = []values{nil}, []values{nil}, make([]check, len(m.letters.preds))
 	if m.slots > 0 {

@@ -1,0 +1,150 @@
+package automaton
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Difference is a shortest sequence that one automaton accepts and another
+// does not.
+type Difference struct {
+	Accepts string // the automaton that accepts it
+	Refuses string // the one that does not
+	Calls   []Call
+	// Aborted tells that Calls follow an abort: the on-abort parts differ.
+	Aborted bool
+	// Ends tells that both let Calls through, but that only the one that
+	// accepts may end there. Otherwise the last of Calls is refused.
+	Ends bool
+}
+
+// String says it in words, one hypercall a line.
+func (d *Difference) String() string {
+	var b strings.Builder
+	what := "refuses the last of"
+	if d.Ends {
+		what = "may not end after"
+	}
+	when := ""
+	if d.Aborted {
+		when = "after an abort, "
+	}
+	fmt.Fprintf(&b, "%s%s accepts and %s %s:", when, tick(d.Accepts), tick(d.Refuses), what)
+	if len(d.Calls) == 0 {
+		b.WriteString("\n    (no hypercall)")
+	}
+	for _, c := range d.Calls {
+		b.WriteString("\n    " + c.String())
+	}
+	return b.String()
+}
+
+// Includes tells whether whole accepts all that part accepts: every hypercall
+// that part lets through, at every point, also after an abort, and every end.
+// It returns nil if so, else a shortest counter-example. Deadlines are not
+// compared. Errors wrap ErrUndecided: machines with captures are not compared.
+func Includes(whole, part *Machine) (*Difference, error) {
+	p, err := newProduct(part, whole, part.commands)
+	if err != nil {
+		return nil, err
+	}
+	body, err := p.difference(part.det.body, whole.det.body)
+	if err != nil {
+		return nil, err
+	}
+	abort, err := p.difference(part.det.abort, whole.det.abort)
+	if err != nil {
+		return nil, err
+	}
+	if abort != nil {
+		abort.Aborted = true
+	}
+	d := shorter(body, abort)
+	return d, p.replay(d)
+}
+
+// Equal tells whether two machines accept the same. It returns nil if so, else
+// a shortest sequence that one of them does not accept; errors are those of
+// Includes.
+func Equal(a, b *Machine) (*Difference, error) {
+	more, err := Includes(b, a)
+	if err != nil {
+		return nil, err
+	}
+	less, err := Includes(a, b)
+	if err != nil {
+		return nil, err
+	}
+	return shorter(more, less), nil
+}
+
+// shorter prefers the first.
+func shorter(a, b *Difference) *Difference {
+	if a == nil || b != nil && len(b.Calls) < len(a.Calls) {
+		return b
+	}
+	return a
+}
+
+// difference looks for the nearest point where left goes on or ends and right
+// does not.
+func (p *product) difference(left, right *dfa) (*Difference, error) {
+	walk := newPairs()
+	found := func(letters []int32, ends bool) *Difference {
+		d := &Difference{Accepts: p.left.m.name, Refuses: p.right.m.name, Ends: ends}
+		for _, letter := range letters {
+			d.Calls = append(d.Calls, p.call(letter))
+		}
+		return d
+	}
+	for i := int32(0); i < int32(len(walk.list)); i++ {
+		at := walk.list[i]
+		if left.states[at[0]].accept && !right.states[at[1]].accept {
+			return found(walk.trace(i), true), nil
+		}
+		for _, row := range left.states[at[0]].rows {
+			// Commands of the left side are the alphabet, in the same order.
+			for n := range p.letters.classes[row.name] {
+				letter := p.letters.first[row.name] + int32(n)
+				to := [2]int32{p.next(&p.left, left, at[0], letter)}
+				if to[0] == dead {
+					continue
+				}
+				if to[1] = p.next(&p.right, right, at[1], letter); to[1] == dead {
+					return found(append(walk.trace(i), letter), false), nil
+				}
+				walk.visit(to, i, letter)
+			}
+		}
+		if len(walk.list) > maxPairs {
+			return nil, fmt.Errorf("automata %s and %s have more than %d states together: this %w",
+				tick(p.left.m.name), tick(p.right.m.name), maxPairs, ErrUndecided)
+		}
+	}
+	return nil, nil
+}
+
+// replay holds a difference against the machines that sessions are held to.
+func (p *product) replay(d *Difference) error {
+	if d == nil {
+		return nil
+	}
+	for _, s := range []*side{&p.left, &p.right} {
+		run := s.m.Start()
+		if d.Aborted {
+			run.Abort()
+		}
+		accepted := true
+		for _, c := range d.Calls {
+			accepted = accepted && run.Step(c.Command, c.Arguments) == nil
+		}
+		if d.Ends {
+			accepted = accepted && run.Done()
+		}
+		if accepted != (s == &p.left) {
+			return errors.New("a counter-example does not hold: this is an error in UVBond, please report it")
+		}
+	}
+	return nil
+}
