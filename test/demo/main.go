@@ -43,6 +43,9 @@ func run() int {
 	}
 	d := &demo{ctx: ctx, bin: filepath.Dir(self), self: self, out: newScreen(os.Stdout), began: time.Now()}
 	err = d.play()
+	if err != nil && d.lab != nil {
+		fmt.Fprintf(os.Stderr, "\nthe hypervisor's log ends with:\n%s\n", tail(d.lab.Log("hypervisor"), 8))
+	}
 	if cerr := d.close(); err == nil {
 		err = cerr
 	}
