@@ -147,8 +147,13 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("no %q in %s", want, out)
 		}
 	}
-	gatetest.Start(t, r.gate)
+	g := gatetest.Start(t, r.gate)
 	r.run(0, "token", "create", "alice")
+	g.Handle(qmp.CmdCapabilities, func(*gatetest.Call) (any, error) { return nil, qmp.Errorf(qmp.ClassDenied, "not you") })
+	if out, _ = r.run(1, "doctor"); !strings.Contains(out, "to gate_users in hypervisor.toml") {
+		t.Fatalf("a gate that does not admit the server: %s", out)
+	}
+	g.Handle(qmp.CmdCapabilities, nil)
 	out, _ = r.run(0, "doctor", "--json")
 	if !strings.Contains(out, `"missing": 0`) {
 		t.Fatal(out)
@@ -157,6 +162,19 @@ func TestDoctor(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	r := newRig(t)
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"vm", "pause"}, "NAME-or-ID is missing; use: uvbond-server vm pause NAME-or-ID\nsee uvbond-server vm pause --help"},
+		{[]string{"vm", "pause", "a", "b"}, "\"b\" is one argument too many"},
+		{[]string{"token"}, "needs a command: create, list, revoke"},
+		{[]string{"gate"}, "COMMAND is missing"},
+	} {
+		if _, errs := r.run(2, c.args...); !strings.Contains(errs, c.want) {
+			t.Errorf("%v: %s", c.args, errs)
+		}
+	}
 	for _, args := range [][]string{{}, {"nothing"}, {"vm"}, {"vm", "explode", "x"}, {"serve", "x"}, {"--nonsense"}, {"vm", "pause"}} {
 		r.run(2, args...)
 	}

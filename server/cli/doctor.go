@@ -8,12 +8,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/server"
 	"github.com/uvbond/uvbond/server/config"
 	"github.com/uvbond/uvbond/server/store"
@@ -80,7 +80,12 @@ var errSilent = errors.New("")
 func (a *app) examine(ctx context.Context) []check {
 	cfg, err := a.config()
 	if err != nil {
-		return []check{named("configuration", missing("edit the file", "%v", err))}
+		return []check{named("configuration", missing("edit "+a.configFile()+"; docs/server.md has every key", "%v", err))}
+	}
+	// As root: what the server will meet is looked at with the server's rights.
+	asRoot := os.Geteuid() == 0
+	if err := becomeOwner(cfg.DataDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return []check{named("user", missing("run it as the server's user", "%v", err))}
 	}
 	path := cfg.Path()
 	if path == "" {
@@ -89,7 +94,7 @@ func (a *app) examine(ctx context.Context) []check {
 	running := serverRuns(cfg)
 	return []check{
 		named("configuration", ok("%s", path)),
-		named("user", user(cfg)),
+		named("user", user(cfg, asRoot)),
 		named("data directory", dataDir(cfg)),
 		named("free space", freeSpace(cfg)),
 		named("database", database(ctx, cfg)),
@@ -99,15 +104,21 @@ func (a *app) examine(ctx context.Context) []check {
 	}
 }
 
+func (a *app) configFile() string {
+	if a.configPath != "" {
+		return a.configPath
+	}
+	return config.DefaultPath
+}
+
 func named(name string, c check) check { c.Name = name; return c }
 
-func user(cfg *config.Config) check {
-	info, err := os.Stat(cfg.DataDir)
-	if err != nil || os.Geteuid() != 0 {
+func user(cfg *config.Config, asRoot bool) check {
+	switch {
+	case os.Geteuid() != 0 && asRoot:
+		return ok("uid %d, the data directory's owner; root becomes that for every command but serve", os.Geteuid())
+	case os.Geteuid() != 0:
 		return ok("uid %d", os.Geteuid())
-	}
-	if st, good := info.Sys().(*syscall.Stat_t); good && st.Uid != 0 {
-		return ok("root; commands but serve become uid %d, the data directory's owner", st.Uid)
 	}
 	return note("adduser --system --group uvbond-server && chown -R uvbond-server: "+cfg.DataDir,
 		"root; the server needs no privilege and should have a user of its own")
@@ -220,7 +231,7 @@ func gateAnswers(ctx context.Context, cfg *config.Config) check {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return missing("systemctl start uvbond-hypervisor, or set gate to its socket", "%s does not exist", cfg.Gate)
-	case errors.Is(err, fs.ErrPermission), err != nil && isReset(err):
+	case errors.Is(err, fs.ErrPermission), err != nil && isReset(err), qmp.ClassOf(err) == qmp.ClassDenied:
 		return missing(fmt.Sprintf("add uid %d to gate_users in hypervisor.toml and restart uvbond-hypervisor", os.Geteuid()), "the gate does not admit uid %d: %v", os.Geteuid(), err)
 	case err != nil:
 		return missing("systemctl restart uvbond-hypervisor; journalctl -u uvbond-hypervisor has the reason", "%v", err)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -83,7 +84,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
@@ -95,8 +96,8 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	default:
 		fmt.Fprintln(stderr, "uvbond-server:", err)
 	}
-	if code == exitUsage {
-		fmt.Fprintln(stderr, "see uvbond-server --help")
+	if code == exitUsage && !a.json {
+		fmt.Fprintln(stderr, "see", cmd.CommandPath(), "--help")
 	}
 	return code
 }
@@ -154,11 +155,19 @@ func (a *app) versionCommand() *cobra.Command {
 		}}
 }
 
-// exactly is cobra.ExactArgs with this program's exit code for usage.
-func exactly(n int) cobra.PositionalArgs {
+// exactly takes n arguments.
+func exactly(n int) cobra.PositionalArgs { return between(n, n) }
+
+// between takes so many arguments, and names the one that is missing or too
+// much. The names are those of the command's own usage line.
+func between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
-			return &usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
+		form := "; use: " + strings.TrimSuffix(cmd.UseLine(), " [flags]")
+		switch {
+		case len(args) < least:
+			return &usageError{errors.New(strings.Fields(cmd.Use)[1+len(args)] + " is missing" + form)}
+		case len(args) > most:
+			return &usageError{fmt.Errorf("%q is one argument too many%s", args[most], form)}
 		}
 		return nil
 	}
@@ -174,10 +183,19 @@ func group(use, short string, below ...*cobra.Command) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return &usageError{fmt.Errorf("%s needs a command", cmd.CommandPath())}
+			return &usageError{errors.New(needs(cmd))}
 		}}
 	c.AddCommand(below...)
 	return c
+}
+
+// needs lists what a group's command may be.
+func needs(c *cobra.Command) string {
+	var names []string
+	for _, b := range c.Commands() {
+		names = append(names, b.Name())
+	}
+	return c.CommandPath() + " needs a command: " + strings.Join(names, ", ")
 }
 
 func (a *app) print(v any) error {

@@ -60,7 +60,7 @@ type tokenLine struct {
 func (a *app) tokenList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list [TENANT]", Short: "List tokens", Example: "  uvbond-server token list\n  uvbond-server token list alice --json",
-		Args: atMostOne,
+		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, st, err := a.open(cmd.Context())
 			if err != nil {
@@ -202,13 +202,6 @@ func (a *app) tenantQuota() *cobra.Command {
 	c.Flags().StringVar(&size, "size", "", "bytes of all images together, for example 500GiB")
 	c.Flags().Int64Var(&maxVMs, "vms", -1, "number of VMs")
 	return c
-}
-
-func atMostOne(cmd *cobra.Command, args []string) error {
-	if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
-		return &usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
-	}
-	return nil
 }
 
 func first(args []string) string {

@@ -103,7 +103,7 @@ func (a *app) report(v *store.VM, command string, r *toolstack.Result) error {
 		_, err := fmt.Fprintf(a.out, "%s: %s done, state %s\n", v.Name, command, r.Status)
 		return err
 	}
-	err := fmt.Errorf("%s %s: %s: %s", command, v.Name, r.Class, r.Reason)
+	err := fmt.Errorf("%s %s: %s", command, v.Name, strings.TrimPrefix(r.Class+": "+r.Reason, ": "))
 	switch r.Outcome {
 	case toolstack.Refused:
 		return &codeError{err, exitRefused}
@@ -147,12 +147,7 @@ func (a *app) gate() *cobra.Command {
 			"ARGUMENTS is a JSON object.",
 		Example: "  uvbond-server gate uvbond-query-vms\n  uvbond-server gate --vm web1 query-status\n" +
 			"  uvbond-server gate --vm web1 screendump '{\"filename\":\"/tmp/x\"}'",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.RangeArgs(1, 2)(cmd, args); err != nil {
-				return &usageError{err}
-			}
-			return nil
-		},
+		Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runGate(cmd.Context(), vm, args) },
 	}
 	c.Flags().StringVar(&vm, "vm", "", "open a session on this VM first (name or id)")
