@@ -8,15 +8,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/base64"
+	"encoding/base32"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/uvbond/uvbond/server/config"
@@ -29,10 +32,23 @@ const certificateYears = 10
 // Certificate is the API's TLS identity.
 type Certificate struct{ tls.Certificate }
 
-// Fingerprint is the SHA-256 of the public key as tenants pin it.
+// Fingerprint is the SHA-256 of the public key in the form that tenants see and
+// type: "SHA256:" and 13 groups of 4 letters and digits (base32).
 func (c *Certificate) Fingerprint() string {
 	sum := sha256.Sum256(c.Leaf.RawSubjectPublicKeyInfo)
-	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+	text := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:])
+	return "SHA256:" + strings.Join(slices.Collect(groups(text, 4)), "-")
+}
+
+// groups cuts a text into pieces of n bytes.
+func groups(text string, n int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := 0; i < len(text); i += n {
+			if !yield(text[i:min(i+n, len(text))]) {
+				return
+			}
+		}
+	}
 }
 
 // LoadCertificate reads the certificate, and makes a self-signed one first when
