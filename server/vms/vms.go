@@ -50,6 +50,7 @@ type Service struct {
 	Taps   map[string][]string // VM id -> tap interfaces
 	Log    *slog.Logger
 
+	now      func() time.Time // nil: the machine's clock
 	mu       sync.Mutex
 	inFlight map[string]bool // VM ids whose registration is on its way
 }
@@ -306,6 +307,13 @@ func (s *Service) claim(id string) (release func(), ok bool) {
 // of VMs may be.
 const settleAfter = 5 * time.Second
 
+func (s *Service) clock() time.Time {
+	if s.now != nil {
+		return s.now()
+	}
+	return time.Now()
+}
+
 // Reconcile settles records whose answer was lost, by the gate's list of VMs.
 func (s *Service) Reconcile(ctx context.Context, live []qmp.VMState) {
 	waiting, err := s.Store.VMsInPhase(ctx, store.PhaseRegistering)
@@ -321,7 +329,7 @@ func (s *Service) Reconcile(ctx context.Context, live []qmp.VMState) {
 		if !ok {
 			continue // its registration is on its way
 		}
-		if time.Since(v.Created) < settleAfter {
+		if s.clock().Sub(v.Created) < settleAfter {
 			release()
 			continue
 		}
