@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -21,9 +23,26 @@ func TestStrictJSON(t *testing.T) {
 	}
 }
 
+// seeds reads the files of testdata/seeds with that pattern, and fails without any.
+func seeds(f *testing.F, pattern string) (list [][]byte) {
+	f.Helper()
+	names, err := filepath.Glob(filepath.Join("testdata", "seeds", pattern))
+	if err != nil || len(names) == 0 {
+		f.Fatalf("no seeds testdata/seeds/%s (%v)", pattern, err)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		list = append(list, data)
+	}
+	return list
+}
+
 func FuzzStrictJSON(f *testing.F) {
-	for _, s := range []string{`{"a":1}`, `{"a":1,"a":2}`, `[[]]`, `{"id":"x","disks":[{"name":"root"}]}`, `1 2`} {
-		f.Add([]byte(s))
+	for _, data := range seeds(f, "json-*.json") {
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var v any
@@ -34,8 +53,8 @@ func FuzzStrictJSON(f *testing.F) {
 }
 
 func FuzzContentDigest(f *testing.F) {
-	for _, s := range []string{"", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "md5=:AA==:,sha-256=::", "sha-256=x", "=,:"} {
-		f.Add(s)
+	for _, data := range seeds(f, "digest-*.txt") {
+		f.Add(string(data))
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if sum, err := parseDigest(s); err != nil && sum != nil {
