@@ -88,6 +88,16 @@ func anchors(text string) (out []string) {
 	return out
 }
 
+// TestMapOfPackages: CONTRIBUTING.md names every package.
+func TestMapOfPackages(t *testing.T) {
+	text := documents(t)["CONTRIBUTING.md"]
+	for _, p := range list(t, "./...") {
+		if folder := strings.TrimPrefix(p.ImportPath, module+"/"); p.Name != "main" && !strings.Contains(text, "`"+folder+"`") {
+			t.Errorf("the map of packages in CONTRIBUTING.md lacks %s", folder)
+		}
+	}
+}
+
 // tomlKeys lists the keys of a configuration, nested ones with a dot.
 func tomlKeys(v reflect.Type, prefix string) (keys []string) {
 	for i := range v.NumField() {
