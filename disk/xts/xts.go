@@ -15,8 +15,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-
-	"golang.org/x/crypto/xts"
 )
 
 // Limits of a Cipher.
@@ -41,11 +39,35 @@ var (
 // Cipher is an expanded key with the shape of the sectors it is for. All methods
 // but Wipe may be called concurrently.
 type Cipher struct {
-	aes    [2]cipher.Block // data key, tweak key
-	xts    *xts.Cipher
 	sector int
 	step   uint64
+	ready  bool // false once wiped
+	path   path
+	keys   schedule        // of every path but the portable one, which has
+	blocks [2]cipher.Block // the data key and the tweak key of crypto/aes
 }
+
+// path is a way to compute. All give the same bytes.
+type path uint8
+
+const (
+	portable path = iota // Go, on crypto/aes
+	aesNI                // one block in a register, eight in flight
+	vaes256              // two blocks in a register, sixteen in flight
+	vaes512              // four blocks in a register, 32 in flight
+)
+
+func (p path) String() string {
+	return [...]string{"portable", "aesni", "vaes256", "vaes512"}[p]
+}
+
+// unit is what the size of a sector must be a multiple of, in bytes.
+func (p path) unit() int {
+	return [...]int{blockSize, blockSize, 16 * blockSize, 32 * blockSize}[p]
+}
+
+// paths are those of this CPU, the fastest first; portable is the last.
+var paths = detect()
 
 // New returns a Cipher for sectors of sectorSize bytes, a multiple of 16 of at
 // most MaxSectorSize. key is the data key and the tweak key, 16 or 32 bytes each;
@@ -69,16 +91,23 @@ func New(key []byte, sectorSize int, tweakStep uint64) (*Cipher, error) {
 	if subtle.ConstantTimeCompare(key[:half], key[half:]) == 1 {
 		return nil, ErrEqualHalves
 	}
-	c := &Cipher{sector: sectorSize, step: tweakStep}
-	n := 0
-	var err error
-	c.xts, err = xts.NewCipher(func(k []byte) (cipher.Block, error) {
-		b, err := aes.NewCipher(k)
-		c.aes[n] = b // kept to be wiped
-		n++
-		return b, err
-	}, key)
-	if err != nil {
+	for _, p := range paths {
+		if sectorSize%p.unit() == 0 {
+			return newCipher(key, sectorSize, tweakStep, p)
+		}
+	}
+	return newCipher(key, sectorSize, tweakStep, portable)
+}
+
+// newCipher is New for checked arguments and a path of this CPU whose unit the
+// sector has.
+func newCipher(key []byte, sector int, step uint64, p path) (*Cipher, error) {
+	c := &Cipher{sector: sector, step: step, path: p, ready: true}
+	if p != portable {
+		c.expandAssembly(key)
+		return c, nil
+	}
+	if err := c.expandPortable(key); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -94,31 +123,31 @@ func (c *Cipher) TweakStep() uint64 { return c.step }
 // at least the length of src. The tweaks are first, first+step, first+2*step ...
 // dst and src must overlap entirely or not at all.
 func (c *Cipher) EncryptSectors(dst, src []byte, first uint64) error {
-	if err := c.check(dst, src, first); err != nil {
-		return err
-	}
-	for ; len(src) > 0; first += c.step {
-		c.xts.Encrypt(dst[:c.sector], src[:c.sector], first)
-		dst, src = dst[c.sector:], src[c.sector:]
-	}
-	return nil
+	return c.crypt(dst, src, first, false)
 }
 
 // DecryptSectors is the inverse of EncryptSectors.
 func (c *Cipher) DecryptSectors(dst, src []byte, first uint64) error {
+	return c.crypt(dst, src, first, true)
+}
+
+func (c *Cipher) crypt(dst, src []byte, first uint64, decrypt bool) error {
 	if err := c.check(dst, src, first); err != nil {
 		return err
 	}
-	for ; len(src) > 0; first += c.step {
-		c.xts.Decrypt(dst[:c.sector], src[:c.sector], first)
-		dst, src = dst[c.sector:], src[c.sector:]
+	switch {
+	case len(src) == 0:
+	case c.path == portable:
+		c.cryptPortable(dst, src, first, decrypt)
+	default:
+		c.cryptAssembly(dst, src, first, decrypt)
 	}
 	return nil
 }
 
 func (c *Cipher) check(dst, src []byte, first uint64) error {
 	switch {
-	case c.xts == nil:
+	case !c.ready:
 		return ErrWiped
 	case len(src)%c.sector != 0 || len(dst) < len(src):
 		return ErrLength
@@ -138,11 +167,12 @@ func (c *Cipher) check(dst, src []byte, first uint64) error {
 // Wipe zeroes the expanded keys. Nothing else may be using the Cipher; every
 // later call of its methods returns ErrWiped. It may be called repeatedly.
 func (c *Cipher) Wipe() {
-	c.xts = nil
-	for i, b := range c.aes {
+	c.ready = false
+	c.keys = schedule{}
+	for i, b := range c.blocks {
 		if b != nil {
 			wipeBlock(b)
 		}
-		c.aes[i] = nil
+		c.blocks[i] = nil
 	}
 }

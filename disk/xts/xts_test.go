@@ -41,6 +41,16 @@ func must(t testing.TB, k []byte, sector int, step uint64) *Cipher {
 	return c
 }
 
+// on is New for one path of this CPU.
+func on(t testing.TB, p path, k []byte, sector int, step uint64) *Cipher {
+	t.Helper()
+	c, err := newCipher(k, sector, step, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestIEEE1619(t *testing.T) {
 	text, err := os.ReadFile("testdata/ieee1619.txt")
 	if err != nil {
@@ -82,7 +92,8 @@ func TestIEEE1619(t *testing.T) {
 	}
 }
 
-// compare enciphers data at once and sector by sector with golang.org/x/crypto.
+// compare enciphers data at once, on every path, and sector by sector with
+// golang.org/x/crypto.
 func compare(t *testing.T, k []byte, sector int, step, first uint64, plain []byte) {
 	t.Helper()
 	r, err := ref.NewCipher(aes.NewCipher, k)
@@ -93,21 +104,29 @@ func compare(t *testing.T, k []byte, sector int, step, first uint64, plain []byt
 	for i := 0; i < len(plain)/sector; i++ {
 		r.Encrypt(want[i*sector:], plain[i*sector:][:sector], first+uint64(i)*step)
 	}
-	c := must(t, k, sector, step)
-	got := bytes.Clone(plain)
-	if err := c.EncryptSectors(got, got, first); err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("sector %d, step %d, first %d: %v, or other ciphertext", sector, step, first, err)
-	}
-	back := make([]byte, len(plain)+3)
-	if err := c.DecryptSectors(back, got, first); err != nil || !bytes.Equal(back[:len(plain)], plain) {
-		t.Fatalf("sector %d, step %d, first %d: %v, or other plain text", sector, step, first, err)
+	for _, p := range paths {
+		if sector%p.unit() != 0 {
+			continue
+		}
+		c := on(t, p, k, sector, step)
+		got := bytes.Clone(plain)
+		if err := c.EncryptSectors(got, got, first); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%v, sector %d, step %d, first %d: %v, or other ciphertext", p, sector, step, first, err)
+		}
+		back := make([]byte, len(plain)+3)
+		if err := c.DecryptSectors(back, got, first); err != nil || !bytes.Equal(back[:len(plain)], plain) {
+			t.Fatalf("%v, sector %d, step %d, first %d: %v, or other plain text", p, sector, step, first, err)
+		}
+		if !zero(back[len(plain):]) {
+			t.Fatalf("%v, sector %d: wrote beyond the end", p, sector)
+		}
 	}
 }
 
 func TestConsecutiveTweaks(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{32, 64} {
-		for _, sector := range []int{16, 48, 512, 1024, 4096} {
+		for _, sector := range []int{16, 48, 256, 512, 528, 768, 1024, 4096} {
 			for _, step := range []uint64{1, 8, 1000} {
 				plain := make([]byte, sector*9)
 				for i := range plain {
@@ -179,50 +198,6 @@ func TestRefused(t *testing.T) {
 		} {
 			if !errors.Is(got.err, got.want) {
 				t.Errorf("%s, %s: %v, want %v", name, what, got.err, got.want)
-			}
-		}
-	}
-}
-
-func TestWipe(t *testing.T) {
-	c := must(t, key(3, 64), 512, 1)
-	blocks := c.aes
-	c.Wipe()
-	for i, b := range blocks {
-		fresh, err := aes.NewCipher(make([]byte, 32))
-		if err != nil {
-			t.Fatal(err)
-		}
-		// A wiped key schedule is not that of any key, not even of zeros.
-		var x, y [16]byte
-		fresh.Encrypt(x[:], x[:])
-		if !wipeBlock(b) {
-			t.Fatalf("the type of crypto/aes's cipher %d is not understood: the round keys stay in memory", i)
-		}
-		if wipeBlock(fresh); x == y {
-			t.Fatal("nothing was enciphered")
-		}
-	}
-	if err := c.EncryptSectors(make([]byte, 512), make([]byte, 512), 0); !errors.Is(err, ErrWiped) {
-		t.Errorf("after Wipe: %v", err)
-	}
-	c.Wipe()
-}
-
-func Benchmark(b *testing.B) {
-	for _, sector := range []int{512, 4096} {
-		c := must(b, key(1, 64), sector, uint64(sector/512))
-		for _, n := range []int{4 << 10, 1 << 20} {
-			buf := make([]byte, n)
-			for name, f := range map[string]func([]byte, []byte, uint64) error{"encrypt": c.EncryptSectors, "decrypt": c.DecryptSectors} {
-				b.Run(fmt.Sprintf("%s/sector=%d/%dKiB", name, sector, n>>10), func(b *testing.B) {
-					b.SetBytes(int64(n))
-					for b.Loop() {
-						if err := f(buf, buf, 0); err != nil {
-							b.Fatal(err)
-						}
-					}
-				})
 			}
 		}
 	}

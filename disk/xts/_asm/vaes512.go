@@ -1,0 +1,190 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+var zmm = []VecPhysical{
+	Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15,
+	Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31,
+}
+
+func clearZMM() {
+	Comment("Leave no key, tweak or data in registers.")
+	for _, z := range zmm[16:] {
+		VPXORQ(z, z, z)
+	}
+	VZEROALL()
+}
+
+// tweaksVAES512 enciphers sector numbers, sixteen at a time. Z0-Z3 are blocks,
+// Z4 the next numbers, Z5 by how much they grow, Z8 the round key.
+func tweaksVAES512(lanes Mem) {
+	Comment("The number of lane i is first + i*step; its upper half is 0.")
+	VPBROADCASTQ(R10, Z5)
+	VPMULLQ(lanes, Z5, Z4)
+	VPBROADCASTQ_Z(R8, K1, Z6)
+	VPADDQ(Z6, Z4, Z4)
+	VPSLLQ_Z(Imm(2), Z5, K1, Z5)
+	Label("numbers")
+	VBROADCASTI32X4(at(RAX, 0), Z8)
+	for j := range 4 {
+		VPXORQ(Z8, Z4, zmm[j])
+		VPADDQ(Z5, Z4, Z4)
+	}
+	for r := 1; r < 14; r++ {
+		VBROADCASTI32X4(at(RAX, block*r), Z8)
+		if r == 10 {
+			CMPQ(RBX, Imm(10))
+			JEQ(LabelRef("numbers_last"))
+		}
+		for j := range 4 {
+			VAESENC(Z8, zmm[j], zmm[j])
+		}
+	}
+	VBROADCASTI32X4(at(RAX, block*14), Z8)
+	Label("numbers_last")
+	for j := range 4 {
+		VAESENCLAST(Z8, zmm[j], zmm[j])
+		VMOVDQA64(zmm[j], at(RDI, 64*j))
+	}
+	ADDQ(I32(16*block), RDI)
+	SUBQ(Imm(16), RCX)
+	JG(LabelRef("numbers"))
+}
+
+// sectorsVAES512 works on groups of 32 blocks, four in a register. While a
+// group goes through the rounds, the tweaks of the next one are computed
+// between them, and the first tweak of the one after that in the general
+// registers.
+//
+//	Z0-Z7 data, Z8-Z15 tweaks, Z16-Z28 round keys 1 to 13, Z29-Z31 scratch
+//	AX keys, BX rounds, DI dst, SI src, DX tweaks, R8 groups of a sector,
+//	R9 stack, R10:R11 next first tweak, R12 groups left of its sector,
+//	R13 groups left in all, R14 the slot of the next group's first tweak
+func sectorsVAES512(encrypt bool) {
+	suffix := direction(encrypt, "E", "D")
+	left := constants("left512"+suffix, 0, 0, 1, 1, 2, 2, 3, 3)
+	right := constants("right512"+suffix, 64, 64, 63, 63, 62, 62, 61, 61)
+	lanes := constants("lanes"+suffix, 0, 0, 1, 0, 2, 0, 3, 0)
+	const ( // offsets from R9
+		final  = 0            // tweaks with the last round key added
+		first  = final + 8*64 // round key 0 four times
+		last   = first + 64   // the last round key four times
+		slots  = last + 64    // twice: a first tweak, and its halves swapped
+		swap   = slots + 2*64 // the first four tweaks, their halves swapped
+		locals = swap + 64
+	)
+	static(slots % 128) // so that XOR 64 goes from one slot to the other
+	sectors(direction(encrypt, "encryptVAES512", "decryptVAES512"), "32", locals, func() {
+		MOVL(U32(0x55), ESI)
+		KMOVW(ESI, K1)
+		tweaksVAES512(lanes)
+	})
+	for r := 1; r < 14; r++ {
+		VBROADCASTI32X4(at(RAX, block*r), zmm[15+r])
+	}
+	VBROADCASTI32X4(at(RAX, 0), Z29)
+	VMOVDQA64(Z29, at(R9, first))
+	MOVQ(RBX, R10)
+	SHLQ(Imm(4), R10)
+	VBROADCASTI32X4(Mem{Base: RAX, Index: R10, Scale: 1}, Z29)
+	VMOVDQA64(Z29, at(R9, last))
+	MOVQ(RCX, R13)
+	IMULQ(R8, R13)
+	LEAQ(at(R9, slots), R14)
+
+	Comment("The first tweak of the first group, its tweaks, the first tweak of the second.")
+	MOVQ(U32(1), R12)
+	nextFirst("a", 32)
+	storeFirst(R14, 0)
+	// tweak computes the tweaks of vector j of the next group.
+	tweak := func(j int) {
+		v := zmm[8+j]
+		if j == 0 {
+			VBROADCASTI32X4(at(R14, 0), v)
+			VBROADCASTI32X4(at(R14, 16), Z29)
+			VPSLLVQ(left, v, v)
+			VPSRLVQ(right, Z29, Z29)
+		} else {
+			VPSLLQ(Imm(uint64(4*j)), Z8, v)
+			VPSRLQ(Imm(uint64(64-4*j)), at(R9, swap), Z29)
+		}
+		VPSLLQ_Z(Imm(1), Z29, K1, Z30)
+		VPTERNLOGQ(Imm(0x96), Z30, Z29, v)
+		VPSLLQ_Z(Imm(2), Z29, K1, Z30)
+		VPSLLQ_Z(Imm(7), Z29, K1, Z31)
+		VPTERNLOGQ(Imm(0x96), Z31, Z30, v)
+		if j == 0 {
+			VPSHUFD(Imm(0x4e), v, Z29)
+			VMOVDQA64(Z29, at(R9, swap))
+		}
+	}
+	for j := range 8 {
+		tweak(j)
+	}
+	nextFirst("b", 32)
+	XORQ(Imm(64), R14)
+	storeFirst(R14, 0)
+
+	round, lastRound := VAESENC, VAESENCLAST
+	if !encrypt {
+		round, lastRound = VAESDEC, VAESDECLAST
+	}
+	Label("group")
+	Comment("The first tweak of the group after the next, into the other slot.")
+	nextFirst("c", 32)
+	XORQ(Imm(64), R14)
+	storeFirst(R14, 0)
+	XORQ(Imm(64), R14)
+	VMOVDQA64(at(R9, first), Z29)
+	VMOVDQA64(at(R9, last), Z30)
+	for j := range 8 {
+		VMOVDQU64(at(RSI, 64*j), zmm[j])
+		VPTERNLOGQ(Imm(0x96), Z29, zmm[8+j], zmm[j])
+		VPXORQ(Z30, zmm[8+j], zmm[8+j])
+		VMOVDQA64(zmm[8+j], at(R9, final+64*j))
+	}
+	for r := 1; r < 10; r++ {
+		for j := range 8 {
+			round(zmm[15+r], zmm[j], zmm[j])
+		}
+		switch {
+		case r == 1:
+			tweak(0)
+		case r > 2:
+			tweak(r - 2)
+		}
+	}
+	CMPQ(RBX, Imm(10))
+	JEQ(LabelRef("last"))
+	for r := 10; r < 14; r++ {
+		for j := range 8 {
+			round(zmm[15+r], zmm[j], zmm[j])
+		}
+	}
+	Label("last")
+	for j := range 8 {
+		lastRound(at(R9, final+64*j), zmm[j], zmm[j])
+		VMOVDQU64(zmm[j], at(RDI, 64*j))
+	}
+	XORQ(Imm(64), R14)
+	ADDQ(I32(512), RSI)
+	ADDQ(I32(512), RDI)
+	DECQ(R13)
+	JNZ(LabelRef("group"))
+
+	clearZMM()
+	for o := 0; o < locals; o += 64 {
+		VMOVDQA64(Z0, at(R9, o))
+	}
+	clearTweaks(16, func(base Register) {
+		for j := range 4 {
+			VMOVDQA64(Z0, at(base, 64*j))
+		}
+	}, locals)
+	clearGP()
+	RET()
+}

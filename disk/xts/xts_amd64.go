@@ -1,0 +1,102 @@
+//go:build amd64 && !purego
+
+package xts
+
+import "golang.org/x/sys/cpu"
+
+// batch is how many sectors a call of the assembly takes: the first tweaks are
+// enciphered in a pass of their own, because one alone would wait for every round.
+const (
+	batch      = 64
+	batchBytes = 256 << 10 // of data, so that a goroutine can be stopped between
+)
+
+const vaes = 1 << 9 // in extendedFeatures
+
+// schedule is the round keys, for AESENC and AESDEC.
+type schedule struct {
+	enc, dec, tweak [15 * blockSize]byte // 10 or 14 rounds
+	rounds          int
+}
+
+func detect() []path {
+	x := &cpu.X86
+	var p []path
+	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512VAES {
+		p = append(p, vaes512)
+	}
+	if x.HasAVX2 && x.HasAES && extendedFeatures()&vaes != 0 {
+		p = append(p, vaes256)
+	}
+	if x.HasAES {
+		p = append(p, aesNI)
+	}
+	return append(p, portable)
+}
+
+// expandAssembly expands a key of 32 or 64 bytes. The other way of the tweak
+// key is not needed.
+func (c *Cipher) expandAssembly(key []byte) {
+	k := &c.keys
+	half := len(key) / 2
+	k.rounds = half/4 + 6
+	expandKeys(&key[half], k.rounds, &k.tweak[0], &k.dec[0])
+	expandKeys(&key[0], k.rounds, &k.enc[0], &k.dec[0])
+}
+
+// cryptAssembly works on at least one sector, on any path but portable.
+func (c *Cipher) cryptAssembly(dst, src []byte, first uint64, decrypt bool) {
+	k := &c.keys
+	data, tweak := &k.enc[0], &k.tweak[0]
+	if decrypt {
+		data = &k.dec[0]
+	}
+	groups := c.sector / c.path.unit()
+	most := max(1, min(batch, batchBytes/c.sector))
+	for len(src) > 0 {
+		n := min(most, len(src)/c.sector)
+		switch {
+		case c.path == vaes512 && decrypt:
+			decryptVAES512(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+		case c.path == vaes512:
+			encryptVAES512(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+		case c.path == vaes256 && decrypt:
+			decryptVAES256(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+		case c.path == vaes256:
+			encryptVAES256(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+		case decrypt:
+			decryptAESNI(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+		default:
+			encryptAESNI(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+		}
+		dst, src = dst[n*c.sector:], src[n*c.sector:]
+		first += uint64(n) * c.step
+	}
+}
+
+// The functions below stand in xts_amd64.s, which _asm writes. They check
+// nothing: data and tweak are of a schedule, dst and src have sectors*groups
+// groups, with 1 <= sectors <= batch and groups >= 1.
+
+func extendedFeatures() uint32
+
+//go:noescape
+func expandKeys(key *byte, rounds int, enc, dec *byte)
+
+//go:noescape
+func encryptAESNI(data, tweak *byte, rounds int, dst, src *byte, sectors, groups int, first, step uint64)
+
+//go:noescape
+func decryptAESNI(data, tweak *byte, rounds int, dst, src *byte, sectors, groups int, first, step uint64)
+
+//go:noescape
+func encryptVAES256(data, tweak *byte, rounds int, dst, src *byte, sectors, groups int, first, step uint64)
+
+//go:noescape
+func decryptVAES256(data, tweak *byte, rounds int, dst, src *byte, sectors, groups int, first, step uint64)
+
+//go:noescape
+func encryptVAES512(data, tweak *byte, rounds int, dst, src *byte, sectors, groups int, first, step uint64)
+
+//go:noescape
+func decryptVAES512(data, tweak *byte, rounds int, dst, src *byte, sectors, groups int, first, step uint64)

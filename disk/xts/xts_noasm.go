@@ -1,0 +1,11 @@
+//go:build !amd64 || purego
+
+package xts
+
+func detect() []path { return []path{portable} }
+
+// schedule is empty where there is no assembly, nor are the methods called.
+type schedule struct{}
+
+func (c *Cipher) expandAssembly([]byte)                               {}
+func (c *Cipher) cryptAssembly(dst, src []byte, first uint64, d bool) {}
