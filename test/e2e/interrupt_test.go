@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ func TestInterrupt(t *testing.T) {
 		{"create", (*user).interruptCreate},
 		{"start", (*user).interruptStart},
 		{"shutdown", (*user).interruptShutdown},
+		{"server stopped during shutdown", (*user).stoppedDuringShutdown},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.run(&user{&world{t, w.lab}, u.tenant}) })
 	}
@@ -123,8 +125,7 @@ func (u *user) interruptCreate() {
 			if err != nil {
 				u.Fatal(err)
 			}
-			if r.Code != exitDone {
-				u.Logf("%s", r)
+			if r.Code != exitDone { // it had not arrived
 				u.run(exitDone, args...)
 			}
 		default:
@@ -139,6 +140,33 @@ func (u *user) interruptCreate() {
 		u.Error("Ctrl-C never came in time")
 	}
 	u.says(exitDone, "[]", "vm", "list", "--offline", "--json")
+}
+
+// stoppedDuringShutdown: a server that is stopped in order ends its sessions in
+// order, and a guest that was asked in vain is not said to have shut down.
+func (u *user) stoppedDuringShutdown() {
+	u.run(exitDone, "vm", "start", "web1")
+	u.run(exitDone, "vm", "pause", "web1")
+	_, wait := u.background("vm", "shutdown", "web1")
+	if !eventually(60*time.Second, func() bool { return u.asked("web1") }) {
+		u.Fatal("the guest was never asked to shut down")
+	}
+	u.lab.StopServer(syscall.SIGTERM)
+	if r := wait(); r.Code != exitRefused || !contains(r.Stderr, "paused") {
+		u.Errorf("a guest that is still paused: %s", r)
+	}
+	if err := u.lab.StartServer(u.Context()); err != nil {
+		u.Fatal(err)
+	}
+	u.says(exitDone, "stopped", "vm", "poweroff", "web1")
+	u.nothingLeft()
+}
+
+// asked tells whether the guest of the newest instance was asked to shut down.
+func (u *user) asked(name string) bool {
+	u.Helper()
+	out := u.run(exitDone, "audit", name).Stdout
+	return strings.LastIndex(out, "system_powerdown accepted") > strings.LastIndex(out, "launched")
 }
 
 // interruptStart: either nothing runs afterwards, or what runs has an owner

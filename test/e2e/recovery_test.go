@@ -55,7 +55,8 @@ func (u *user) restart() {
 func (u *user) daemonKilled() {
 	vm, b := u.bond("web1")
 	b.Wipe()
-	hangUp := u.stay(speech{VM: u.id("web1"), Ticket: u.ticket("web1", "pause", vm.Descriptor)})
+	ticket := u.ticket("web1", "pause", vm.Descriptor)
+	hangUp := u.stay(speech{VM: u.id("web1"), Ticket: ticket})
 	u.lab.KillHypervisor()
 	hangUp()
 	r := u.run(exitConnection, "vm", "status", "web1")
@@ -64,6 +65,9 @@ func (u *user) daemonKilled() {
 	}
 	u.restart()
 	u.ticksOn("web1")
+	if h := u.speak(speech{VM: u.id("web1"), Ticket: ticket, Commands: []string{"stop"}}); h.Class != qmp.ClassReplayed {
+		u.Errorf("the ticket was burnt before the restart: %+v", h)
+	}
 	u.says(exitDone, "paused", "vm", "pause", "web1")
 	before := u.ticks("web1")
 	u.says(exitDone, "running", "vm", "resume", "web1")
@@ -71,7 +75,7 @@ func (u *user) daemonKilled() {
 	if after, _ := u.bond("web1"); string(after.Descriptor) != string(vm.Descriptor) || before == 0 {
 		u.Error("the descriptor is another one after the restart")
 	}
-	u.audit("web1", "pause: incomplete: the daemon was restarted during the session", "the daemon was restarted; the instance runs on")
+	u.audit("web1", "pause: incomplete: the daemon was restarted during the session", "the daemon was restarted; the instance runs on", "ticket for pause was presented again")
 }
 
 // keeperKilled: the daemon starts another and the guest notices a pause only.
