@@ -5,17 +5,26 @@ import (
 	"time"
 )
 
-// File is a parsed text: automata with distinct names, in their order.
+// File is a parsed text: automata with distinct names, in their order, and the
+// parts that they are made of, each behind those that it uses.
 type File struct {
+	parts    []*definition
 	automata []*definition
+	captures *captures
 }
 
+// definition is an automaton or a part; a part has only name, body and size.
 type definition struct {
 	name     string
 	body     *node
 	abort    *node // nil: nothing may follow an abort
 	deadline time.Duration
-	captures []string // names in order of their first appearance
+	size     int // of a part: its measure
+}
+
+// captures holds the names of a text's captures, sorted.
+type captures struct {
+	names []string
 }
 
 // Names returns the automata's names in the order of the text.
@@ -45,6 +54,7 @@ const (
 	nodeAlt                     // one of subs
 	nodeShuffle                 // subs interleaved
 	nodeRepeat                  // subs[0] min to max times
+	nodePart                    // the named part, whose body is subs[0]
 )
 
 const unbounded = -1
@@ -55,14 +65,15 @@ type node struct {
 	command  *command
 	subs     []*node
 	min, max int // max may be unbounded
+	part     *definition
 }
 
 // command is a hypercall with the predicate on its arguments.
 type command struct {
-	name  string
-	args  *value // kind valueObject
-	binds bool   // args holds captures
-	def   *definition
+	name     string
+	args     *value // kind valueObject
+	binds    bool   // args holds captures
+	captures *captures
 }
 
 type valueKind uint8
@@ -98,7 +109,7 @@ type value struct {
 	items     []*value
 	tail      *value // valueList: what may follow items
 	tailMin   int    // 1: at least one
-	capture   int    // index into definition.captures
+	capture   int    // index into captures.names
 }
 
 // member is one key of an object; members are sorted by key.

@@ -9,16 +9,22 @@ import (
 // lineWidth is where the canonical text breaks a sequence.
 const lineWidth = 96
 
-// String returns the canonical text: comments dropped, arguments sorted by
-// name, groups only where needed, white space fixed. Parsing it gives an equal
+// String returns the canonical text: comments dropped, imports written out as
+// parts, arguments sorted by name, groups only where needed, white space fixed. Parsing it gives an equal
 // File, whose canonical text is the same.
 func (f *File) String() string {
 	var b strings.Builder
-	for i, d := range f.automata {
+	for i, d := range f.parts {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		d.format(&b)
+		d.format(&b, "part")
+	}
+	for i, d := range f.automata {
+		if i+len(f.parts) > 0 {
+			b.WriteByte('\n')
+		}
+		d.format(&b, "automaton")
 	}
 	return b.String()
 }
@@ -28,8 +34,8 @@ func (f *File) Hash() [32]byte {
 	return sha256.Sum256([]byte("uvbond v1 automaton\x00" + f.String()))
 }
 
-func (d *definition) format(b *strings.Builder) {
-	b.WriteString("automaton " + d.name + " =\n")
+func (d *definition) format(b *strings.Builder, word string) {
+	b.WriteString(word + " " + d.name + " =\n")
 	d.formatBody(b, "", d.body)
 	if d.abort != nil {
 		d.formatBody(b, "on abort ", d.abort)
@@ -43,18 +49,18 @@ func (d *definition) format(b *strings.Builder) {
 // formatBody writes one expression, broken into lines between the steps of a
 // sequence or before the operators that it consists of.
 func (d *definition) formatBody(b *strings.Builder, lead string, n *node) {
-	parts, operator := []*node{n}, ""
+	parts, operator, outer := []*node{n}, "", nodeAlt
 	switch n.kind {
 	case nodeSeq:
-		parts = n.subs
+		parts, outer = n.subs, nodeSeq
 	case nodeAlt:
 		parts, operator = n.subs, "| "
 	case nodeShuffle:
-		parts, operator = n.subs, "& "
+		parts, operator, outer = n.subs, "& ", nodeShuffle
 	}
 	column := 0
 	for i, part := range parts {
-		text := d.node(part, n.kind)
+		text := d.node(part, outer)
 		if i > 0 {
 			text = operator + text
 		} else {
@@ -99,8 +105,10 @@ func (d *definition) node(n *node, outer nodeKind) string {
 	switch n.kind {
 	case nodeEmpty:
 		return "()"
+	case nodePart:
+		return "@" + n.part.name
 	case nodeCommand:
-		return d.command(n.command)
+		return n.command.String()
 	case nodeRepeat:
 		text = d.node(n.subs[0], nodeRepeat) + repetition(n.min, n.max)
 	default:
@@ -133,14 +141,12 @@ func repetition(low, high int) string {
 	}
 }
 
-func (d *definition) command(c *command) string {
+func (c *command) String() string {
 	if len(c.args.members) == 0 && !c.args.open {
 		return c.name
 	}
-	return c.name + d.value(c.args)
+	return c.name + formatValue(c.args, c.captures.names)
 }
-
-func (d *definition) value(v *value) string { return formatValue(v, d.captures) }
 
 // formatValue writes v in the language; messages use it too.
 func formatValue(v *value, captures []string) string {

@@ -15,6 +15,7 @@ const (
 	tokenString            // text is the decoded string
 	tokenInteger           // text holds digits, unit what follows them
 	tokenCapture           // text is the name without $
+	tokenPart              // text is the name without @
 	tokenPunct             // text is one of puncts
 )
 
@@ -39,6 +40,8 @@ func (t token) String() string {
 		return tick(t.text + t.unit)
 	case tokenCapture:
 		return tick("$" + t.text)
+	case tokenPart:
+		return tick("@" + t.text)
 	default:
 		return tick(t.text)
 	}
@@ -100,6 +103,13 @@ func (l *lexer) scan(rest string) (token, error) {
 		}
 		l.offset += n + 1
 		return token{kind: tokenCapture, text: rest[1 : n+1]}, l.checkName(rest[1 : n+1])
+	case c == '@':
+		n := nameLength(rest[1:])
+		if n == 0 || !isLetter(rest[1]) {
+			return token{}, l.errorAt(l.offset, "a part is used as @name", "`@` without a name")
+		}
+		l.offset += n + 1
+		return token{kind: tokenPart, text: rest[1 : n+1]}, l.checkName(rest[1 : n+1])
 	case c == '"':
 		return l.scanString(rest)
 	case isDigit(c), c == '-' && len(rest) > 1 && isDigit(rest[1]):

@@ -9,7 +9,9 @@ const (
 	MaxStates    = 4096     // states of one machine
 	MaxRepeat    = MaxStates
 	MaxName      = 64   // bytes of a command, automaton or capture name
-	MaxCaptures  = 16   // captures of one automaton
+	MaxParts     = 128  // parts of one text, imported ones included
+	MaxImports   = 8    // imports inside each other
+	MaxCaptures  = 16   // names of captures in one text
 	MaxPatterns  = 64   // globs and regular expressions in one text
 	MaxPattern   = 256  // bytes of a glob or regular expression
 	MaxSubject   = 1024 // bytes of an argument that is held against one

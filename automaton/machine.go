@@ -67,7 +67,7 @@ func (f *File) Compile(name string) (*Machine, error) {
 		}
 		return nil, fmt.Errorf("no automaton %s: %s", tick(name), known)
 	}
-	m := &Machine{name: d.name, deadline: d.deadline, slots: len(d.captures)}
+	m := &Machine{name: d.name, deadline: d.deadline}
 	if err := m.compile(d.body, d.abort); err != nil {
 		return nil, err
 	}
@@ -88,7 +88,6 @@ func (f *File) CompilePolicy() (*Machine, error) {
 		if d.abort != nil {
 			abort.subs = append(abort.subs, d.abort)
 		}
-		m.slots = max(m.slots, len(d.captures))
 		m.deadline = max(m.deadline, d.deadline)
 		endless = endless || d.deadline == 0
 	}
@@ -187,13 +186,16 @@ func (m *Machine) number(parts []*nfa) {
 		c := v.command
 		n, old := known[c]
 		if !old {
-			text := c.name + formatValue(c.args, c.def.captures)
-			if n, old = alike[text]; !old || c.binds {
+			text := c.name + formatValue(c.args, c.captures.names)
+			if n, old = alike[text]; !old {
 				n = int32(len(l.preds))
 				alike[text] = n
 				l.preds, l.nameOf = append(l.preds, c.args), append(l.nameOf, m.names[c.name])
 			}
 			known[c] = n
+			if c.binds {
+				m.slots = len(c.captures.names)
+			}
 		}
 		v.name, v.pattern = m.names[c.name], n
 	})

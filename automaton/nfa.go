@@ -48,6 +48,8 @@ func measure(n *node) int {
 			total = min(total*(measure(sub)+1), huge)
 		}
 		total++
+	case nodePart:
+		total += n.part.size
 	case nodeRepeat:
 		copies := n.max
 		if copies == unbounded {
@@ -90,6 +92,8 @@ func (a *nfa) expression(n *node, from int32) int32 {
 		return a.shuffle(n.subs, from)
 	case nodeRepeat:
 		return a.repeat(n, from)
+	case nodePart:
+		return a.expression(n.part.body, from)
 	default:
 		return from
 	}

@@ -49,11 +49,11 @@ func derive(n *node, b binding, name string, args any) (out []rest) {
 	switch n.kind {
 	case nodeCommand:
 		if n.command.name == name {
-			for _, after := range judge(n.command.args, args, b, n.command.def) {
+			for _, after := range judge(n.command.args, args, b, n.command.captures) {
 				out = append(out, rest{nothing, after})
 			}
 		}
-	case nodeAlt:
+	case nodeAlt, nodePart:
 		for _, sub := range n.subs {
 			out = append(out, derive(sub, b, name, args)...)
 		}
@@ -89,7 +89,7 @@ func derive(n *node, b binding, name string, args any) (out []rest) {
 }
 
 // judge returns the bindings under which got fits v.
-func judge(v *value, got any, b binding, d *definition) []binding {
+func judge(v *value, got any, b binding, d *captures) []binding {
 	yes := func(ok bool) []binding {
 		if ok {
 			return []binding{b}
@@ -98,7 +98,7 @@ func judge(v *value, got any, b binding, d *definition) []binding {
 	}
 	bind := func(b binding, slot int, got any) []binding {
 		data, _ := json.Marshal(got)
-		name := d.captures[slot]
+		name := d.names[slot]
 		if old, ok := b[name]; ok {
 			if old == string(data) {
 				return []binding{b}

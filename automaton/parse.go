@@ -7,16 +7,29 @@ import (
 )
 
 // Parse reads a text of automata; name stands for it in errors. An empty text
-// is a File without automata. Errors are of type *SyntaxError.
-func Parse(name string, text []byte) (*File, error) {
-	p := &parser{lexer: lexer{name: name, text: string(text)}}
-	if len(text) > MaxText {
-		return nil, syntaxError(name, "", 0, fmt.Sprintf("text of %d bytes: at most %d are allowed", len(text), MaxText), "")
+// is a File without automata. Imports are refused. Errors are of type
+// *SyntaxError.
+func Parse(name string, text []byte) (*File, error) { return ParseImports(name, text, nil) }
+
+// ParseImports is Parse for texts that import automata: imports returns the
+// text that holds the automaton of that name. It may be called more than once
+// for a name. What imports returns counts towards the limits of the text, and
+// is parsed as strictly; names come from the text and are hostile.
+func ParseImports(name string, text []byte, imports func(name string) ([]byte, error)) (*File, error) {
+	p := &parser{lexer: lexer{name: name, text: string(text)}, imports: imports, budget: &budget{bytes: MaxText}, captures: &captures{}}
+	return p.file()
+}
+
+// file parses a whole text.
+func (p *parser) file() (*File, error) {
+	if len(p.lexer.text) > p.budget.bytes {
+		return nil, syntaxError(p.name, "", 0, fmt.Sprintf("text of %d bytes: at most %d are allowed, imports included", len(p.lexer.text), MaxText), "")
 	}
-	if !utf8.Valid(text) {
+	p.budget.bytes -= len(p.lexer.text)
+	if !utf8.ValidString(p.lexer.text) {
 		offset := 0
 		for {
-			r, n := utf8.DecodeRune(text[offset:])
+			r, n := utf8.DecodeRuneInString(p.lexer.text[offset:])
 			if r == utf8.RuneError && n == 1 {
 				return nil, p.errorAt(offset, "", "text is not valid UTF-8")
 			}
@@ -32,6 +45,10 @@ func Parse(name string, text []byte) (*File, error) {
 			return nil, err
 		}
 	}
+	f.prune(p.imported)
+	if f.settle(); len(f.captures.names) > MaxCaptures {
+		return nil, p.fail("", "more than %d names of captures, imports included", MaxCaptures)
+	}
 	return f, nil
 }
 
@@ -40,10 +57,21 @@ type parser struct {
 	lexer
 	tok      token
 	nesting  int
-	patterns int // globs and regular expressions so far
+	imports  func(name string) ([]byte, error) // nil: refused
+	budget   *budget
+	captures *captures
+	parts    map[string]*definition
+	imported map[*definition]bool // of parts
 	def      *definition
-	commands int  // hypercalls of def so far
+	commands int  // hypercalls and parts in def so far
 	binds    bool // the value just parsed holds captures
+}
+
+// budget is what a text and its imports share.
+type budget struct {
+	bytes    int // that may still be read
+	patterns int // globs and regular expressions so far
+	depth    int // of imports
 }
 
 func (p *parser) advance() (err error) {
@@ -87,7 +115,12 @@ func (p *parser) enter() error {
 var reserved = map[string]bool{"automaton": true, "on": true, "deadline": true, "import": true, "part": true}
 
 func (p *parser) definition(f *File) error {
-	if !p.isWord("automaton") {
+	switch {
+	case p.isWord("part"):
+		return p.part(f)
+	case p.isWord("import"):
+		return p.importAutomaton(f)
+	case !p.isWord("automaton"):
 		return p.fail("every definition is: automaton NAME = ... ;", "expected `automaton`, found %s", p.tok)
 	}
 	if len(f.automata) == MaxAutomata {
@@ -149,7 +182,7 @@ func (p *parser) clause() (err error) {
 		}
 		p.def.deadline, err = p.duration()
 		return err
-	case p.tok.kind == tokenEnd, p.isWord("automaton"):
+	case p.tok.kind == tokenEnd, p.isWord("automaton"), p.isWord("part"), p.isWord("import"):
 		return p.fail("end every automaton with ;", "expected `;`, found %s", p.tok)
 	case p.is("{") || p.is("*") || p.is("+") || p.is("?"):
 		return p.fail("to repeat twice over, use parentheses: (a{2,3})*", "unexpected %s after a repetition", p.tok)
@@ -213,7 +246,7 @@ func join(kind nodeKind, subs []*node) *node {
 // sequence = step { step } .
 func (p *parser) sequence() (*node, error) {
 	var subs []*node
-	for p.is("(") || p.tok.kind == tokenName && !reserved[p.tok.text] {
+	for p.is("(") || p.tok.kind == tokenPart || p.tok.kind == tokenName && !reserved[p.tok.text] {
 		n, err := p.step()
 		if err != nil {
 			return nil, err
@@ -233,13 +266,16 @@ func (p *parser) sequence() (*node, error) {
 	return join(nodeSeq, subs), nil
 }
 
-// step = ( command | "(" [ alternatives ] ")" ) [ repetition ] .
+// step = ( command | part | "(" [ alternatives ] ")" ) [ repetition ] .
 func (p *parser) step() (*node, error) {
 	var n *node
 	var err error
-	if p.is("(") {
+	switch {
+	case p.is("("):
 		n, err = p.group()
-	} else {
+	case p.tok.kind == tokenPart:
+		n, err = p.use()
+	default:
 		n, err = p.command()
 	}
 	if err != nil {
@@ -274,7 +310,7 @@ func (p *parser) command() (*node, error) {
 	if p.commands++; p.commands > MaxStates {
 		return nil, p.fail("use * or a repetition", "more than %d hypercalls in one automaton", MaxStates)
 	}
-	c := &command{name: p.tok.text, args: &value{kind: valueObject}, def: p.def}
+	c := &command{name: p.tok.text, args: &value{kind: valueObject}, captures: p.captures}
 	if err := p.advance(); err != nil {
 		return nil, err
 	}

@@ -328,6 +328,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(string(text))
 	}
 	f.Add(`automaton t = a{ x: "fd:" $f ":r" | 1, y?: [integer, glob "a*" +] }{1,3} & (b | c{...})* on abort d{ f: $f } deadline 90s;`)
+	f.Add(`part p = a{ x: $v }* ; part q = @p | b ; automaton t = @q{2} & @p on abort @q ;`)
 	f.Add(`automaton t = a{ x: -5..1KiB, y: 1s.., z: { q: regexp "a+" as $v }, "k y": null | true } () ;`)
 	f.Fuzz(func(t *testing.T, text string) {
 		file, err := Parse("fuzz", []byte(text))

@@ -129,13 +129,13 @@ func (p *parser) as(v *value) (*value, error) {
 // capture takes a capture token and numbers its name.
 func (p *parser) capture() (int, error) {
 	p.binds = true
-	n := slices.Index(p.def.captures, p.tok.text)
+	n := slices.Index(p.captures.names, p.tok.text)
 	if n < 0 {
-		if len(p.def.captures) == MaxCaptures {
-			return 0, p.fail("", "more than %d captures in one automaton", MaxCaptures)
+		if len(p.captures.names) == MaxCaptures {
+			return 0, p.fail("", "more than %d names of captures", MaxCaptures)
 		}
-		n = len(p.def.captures)
-		p.def.captures = append(p.def.captures, p.tok.text)
+		n = len(p.captures.names)
+		p.captures.names = append(p.captures.names, p.tok.text)
 	}
 	return n, p.advance()
 }
@@ -324,7 +324,7 @@ func (p *parser) pattern(word string) (*value, error) {
 	if len(p.tok.text) > MaxPattern {
 		return nil, p.fail("", "pattern is longer than %d bytes", MaxPattern)
 	}
-	if p.patterns++; p.patterns > MaxPatterns {
+	if p.budget.patterns++; p.budget.patterns > MaxPatterns {
 		return nil, p.fail("", "more than %d globs and regular expressions", MaxPatterns)
 	}
 	v := &value{kind: valueGlob, text: p.tok.text}

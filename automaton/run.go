@@ -323,7 +323,7 @@ func (r *Run) explain(name string, args map[string]any) string {
 	for _, t := range r.threads {
 		for _, v := range r.part.states[t.state].moves {
 			if v.name == id {
-				ask(v.command.args, r.sets[t.set], v.command.def.captures)
+				ask(v.command.args, r.sets[t.set], v.command.captures.names)
 			}
 		}
 	}
