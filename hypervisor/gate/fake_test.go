@@ -193,7 +193,17 @@ func (h *fakeHost) VM(id bond.VMID) VM {
 	}
 	return nil
 }
-func (h *fakeHost) Now() int64 { return h.now() }
+func (h *fakeHost) Now() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now()
+}
+
+func (h *fakeHost) setNow(now func() int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now = now
+}
 
 // fixture is a gate with two VMs of two bonds.
 type fixture struct {
