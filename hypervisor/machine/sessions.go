@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"slices"
+
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/qmp"
 )
 
 // sessionTail is how many of the last audit records are searched for sessions
@@ -10,9 +13,14 @@ import (
 // an open one is always near the end.
 const sessionTail = 4096
 
-// reportSessions writes a closing record for every session that was open when
-// the daemon ended without closing it.
-func (m *Machine) reportSessions() error {
+// cutSession is one that was open when the daemon ended without closing it.
+type cutSession struct {
+	id, command string
+	launched    bool // it had begun to launch the VM
+}
+
+// cutSessions finds the sessions that an earlier daemon opened and did not close.
+func (m *Machine) cutSessions() ([]cutSession, error) {
 	var from uint64
 	err := m.store.View(func(tx *state.Tx) error {
 		head, err := tx.AuditHead(m.id)
@@ -22,10 +30,9 @@ func (m *Machine) reportSessions() error {
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	open := map[string]bond.AuditRecord{}
-	var order []string
+	var open []cutSession
 	for {
 		var page *state.AuditPage
 		err := m.store.View(func(tx *state.Tx) (err error) {
@@ -33,35 +40,44 @@ func (m *Machine) reportSessions() error {
 			return err
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		_, records, err := bond.VerifyChain(page.Records, page.From, page.Prev)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, r := range records {
-			switch id := r.Fields["session"]; r.Kind {
-			case "open":
-				open[id] = r
-				order = append(order, id)
-			case "close":
-				delete(open, id)
-			}
+		for i := range records {
+			open = followSessions(open, &records[i])
 		}
 		if !page.More {
-			break
+			return open, nil
 		}
 		from = page.Next
 	}
-	for _, id := range order {
-		r, ok := open[id]
-		if !ok {
-			continue
-		}
-		delete(open, id)
+}
+
+// followSessions takes one more audit record into the list of open sessions.
+func followSessions(open []cutSession, r *bond.AuditRecord) []cutSession {
+	id := r.Fields["session"]
+	n := slices.IndexFunc(open, func(s cutSession) bool { return s.id == id })
+	switch {
+	case r.Kind == "open":
+		return append(open, cutSession{id: id, command: r.Fields["command"]})
+	case n < 0:
+	case r.Kind == "call" && r.Fields["hypercall"] == qmp.CmdLaunch:
+		open[n].launched = true
+	case r.Kind == "close":
+		return slices.Delete(open, n, n+1)
+	}
+	return open
+}
+
+// reportSessions writes a closing record for every session that was cut off.
+func (m *Machine) reportSessions(cut []cutSession) error {
+	for _, s := range cut {
 		_, err := m.store.Append(m.id, state.Entry{Kind: "close", Who: "hypervisor",
-			Text:   r.Fields["command"] + ": incomplete: the daemon was restarted during the session",
-			Fields: map[string]string{"session": id, "verdict": "incomplete", "command": r.Fields["command"]}})
+			Text:   s.command + ": incomplete: the daemon was restarted during the session",
+			Fields: map[string]string{"session": s.id, "verdict": "incomplete", "command": s.command}})
 		if err != nil {
 			return err
 		}

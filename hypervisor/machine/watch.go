@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,14 +23,18 @@ const (
 	keeperPauseMost = 8 * time.Second
 )
 
-// Reasons of an instance's end that count as a crash, also after a restart of
-// the daemon: see recover.
+// Reasons of an instance's end. isCrash tells which count as a crash, also after
+// a restart of the daemon: see recover.
 const (
 	reasonCrashed    = "QEMU ended by itself: "
 	reasonUnseen     = "ended while the daemon was down"
 	reasonUnreached  = "ended by the daemon: its monitor did not answer after a restart"
+	reasonUnbooted   = "its boot was not completed: the daemon was restarted"
 	reasonUnrecorded = "ended; the end could not be recorded when it came"
 )
+
+// errUnbooted says that an instance's boot was cut off by the daemon's end.
+var errUnbooted = errors.New(reasonUnbooted)
 
 func isCrash(reason string) bool {
 	return strings.HasPrefix(reason, reasonCrashed) || reason == reasonUnseen || reason == reasonUnreached
@@ -193,11 +198,12 @@ func (i *instance) revive() bool {
 // recover finds a stored instance again after a restart of the daemon and
 // reports sessions that the restart cut off.
 func (m *Machine) recover(ctx context.Context) error {
-	if err := m.reportSessions(); err != nil {
+	cut, err := m.cutSessions()
+	if err != nil {
 		return err
 	}
 	var rec *state.InstanceRecord
-	err := m.store.View(func(tx *state.Tx) (err error) {
+	err = m.store.View(func(tx *state.Tx) (err error) {
 		end, err := tx.LastEnd(m.id)
 		if err != nil {
 			return err
@@ -208,15 +214,32 @@ func (m *Machine) recover(ctx context.Context) error {
 		rec, err = tx.Instance(m.id)
 		return err
 	})
-	if err != nil || rec == nil {
+	if err != nil {
 		return err
 	}
+	if rec != nil {
+		// The owner of a boot that was cut off has no descriptor of its instance.
+		if err := m.recoverInstance(ctx, rec, !slices.ContainsFunc(cut, func(s cutSession) bool { return s.launched })); err != nil {
+			return err
+		}
+	}
+	// Last, so that a daemon that is killed before it gets here begins again.
+	return m.reportSessions(cut)
+}
+
+// recoverInstance takes up a stored instance whose boot was completed, and ends
+// any other.
+func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord, booted bool) error {
 	cfg := m.manager.cfg.VM
 	id := m.id.String()
-	q, err := vm.Adopt(ctx, cfg, vm.Record{
-		ID: id, Slot: rec.Slot, PID: rec.QEMU.PID, StartTime: rec.QEMU.StartTime,
-		QMPPath: rec.QMPPath, Accel: cfg.Accel,
-	})
+	var q *vm.Instance
+	err := errUnbooted
+	if booted {
+		q, err = vm.Adopt(ctx, cfg, vm.Record{
+			ID: id, Slot: rec.Slot, PID: rec.QEMU.PID, StartTime: rec.QEMU.StartTime,
+			QMPPath: rec.QMPPath, Accel: cfg.Accel,
+		})
+	}
 	inst := newInstance(m, rec.Slot)
 	inst.number, inst.sockets = rec.Number, vm.SocketDir(cfg, id)
 	inst.descriptor = bond.Descriptor{Value: rec.Descriptor, Instance: rec.Number, BootNonce: rec.BootNonce, StartedAt: rec.StartedAt}
@@ -262,11 +285,14 @@ func (m *Machine) bury(ctx context.Context, inst *instance, rec *state.InstanceR
 		m.log.Warn("QEMU of an earlier daemon", "err", err)
 	}
 	inst.dismantle()
-	m.last = endOfLife{number: rec.Number, crashed: true}
-	reason := reasonUnseen
-	if !errors.Is(cause, vm.ErrGone) {
-		reason = reasonUnreached
+	reason := reasonUnreached
+	switch {
+	case errors.Is(cause, errUnbooted):
+		reason = reasonUnbooted
+	case errors.Is(cause, vm.ErrGone):
+		reason = reasonUnseen
 	}
+	m.last = endOfLife{number: rec.Number, crashed: isCrash(reason)}
 	m.log.Warn("instance was not found again", "reason", reason, "cause", cause)
 	return m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason})
 }
