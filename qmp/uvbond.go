@@ -104,7 +104,7 @@ type OpenResult struct {
 type CloseResult struct {
 	Verdict    string `json:"verdict"`              // "done", "refused" or "incomplete"
 	Receipt    []byte `json:"receipt,omitempty"`    // sealed; absent in a session without a ticket
-	Descriptor []byte `json:"descriptor,omitempty"` // sealed; after a start only
+	Descriptor []byte `json:"descriptor,omitempty"` // sealed; after a start, and after a status under a ticket
 }
 
 // LaunchArgs are the arguments of uvbond-launch. Descriptors of the ciphertext

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 	}
 	if e.changes {
 		text := req.Execute + " accepted"
-		if _, _, err := s.vm.Record(s.entry("call", text, nil)); err != nil {
+		if _, _, err := s.vm.Record(s.entry("call", text, map[string]string{"hypercall": req.Execute})); err != nil {
 			s.logAudit(err)
 			return nil, s.fault(req, internal())
 		}
@@ -294,8 +295,8 @@ func (s *session) close() (any, *qmp.Error) {
 		return res, nil
 	}
 	res.Receipt = s.receipt(verdict, seq, head)
-	if s.launched && verdict == bond.VerdictDone && s.descriptor.Instance != 0 {
-		if res.Descriptor, err = bond.Seal(s.vm.Bond(), &s.descriptor); err != nil {
+	if d := s.due(verdict); d != nil {
+		if res.Descriptor, err = bond.Seal(s.vm.Bond(), d); err != nil {
 			s.gate.log.Error("gate: descriptor was not sealed", "vm", s.vm.ID(), "err", err)
 		}
 	}
@@ -319,6 +320,28 @@ func (s *session) end(verdict string) (string, uint64, [32]byte, error) {
 	}
 	seq, head, err := s.vm.Record(s.entry("close", s.summary(verdict), s.closing(verdict)))
 	return verdict, seq, head, err
+}
+
+// due is the descriptor that the close carries to the owner: of a start, and of
+// the live instance when a ticket without a descriptor asked for the status. The
+// answer to a start can be lost, and without a descriptor its owner could not
+// even end the instance. Only the owner can open it.
+func (s *session) due(verdict string) *bond.Descriptor {
+	if verdict != bond.VerdictDone {
+		return nil
+	}
+	if s.launched {
+		if s.descriptor.Instance == 0 {
+			return nil
+		}
+		return &s.descriptor
+	}
+	asked := slices.ContainsFunc(s.calls, func(c bond.Call) bool { return c.Command == qmp.CmdQueryStatus })
+	cur := s.vm.Current()
+	if len(s.ticket.Descriptor) > 0 || !asked || !cur.Live {
+		return nil
+	}
+	return &cur.Descriptor
 }
 
 // abandon ends a session whose peer is gone or silent. Nobody gets a receipt;
