@@ -20,6 +20,7 @@ type Machine struct {
 	det      *deterministic   // nil: body and abort are followed in all ways at once
 	aborts   bool             // has an on-abort part
 	slots    int              // values a run may hold
+	captures []string         // their names
 }
 
 // deterministic is a machine without captures: minimal, one state at a time.
@@ -194,7 +195,7 @@ func (m *Machine) number(parts []*nfa) {
 			}
 			known[c] = n
 			if c.binds {
-				m.slots = len(c.captures.names)
+				m.slots, m.captures = len(c.captures.names), c.captures.names
 			}
 		}
 		v.name, v.pattern = m.names[c.name], n
