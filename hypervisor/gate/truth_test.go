@@ -76,6 +76,8 @@ func TestDeletionThatFails(t *testing.T) {
 	if r.Verdict != bond.VerdictIncomplete || r.Class != qmp.ClassInternal || strings.Contains(r.Reason, "disk full") {
 		t.Errorf("receipt %+v", r)
 	}
+	f.a.mu.Lock()
+	defer f.a.mu.Unlock()
 	for _, e := range f.a.entries {
 		if e.Kind == "close" && e.Fields["verdict"] == bond.VerdictDone {
 			t.Error("the audit says that the deletion was done")
