@@ -5,11 +5,8 @@ import (
 	"crypto/aes"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"strings"
 	"testing"
 
 	ref "golang.org/x/crypto/xts"
@@ -49,47 +46,6 @@ func on(t testing.TB, p path, k []byte, sector int, step uint64) *Cipher {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func TestIEEE1619(t *testing.T) {
-	text, err := os.ReadFile("testdata/ieee1619.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := 0
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		var n int
-		var first uint64
-		var k, p, c string
-		if _, err := fmt.Sscan(line, &n, &k, &first, &p, &c); err != nil {
-			t.Fatal(err)
-		}
-		count++
-		plain, want := unhex(t, p), unhex(t, c)
-		x, err := New(unhex(t, k), len(plain), 1)
-		if n == 1 { // the standard's first vector has two keys of zeros
-			if !errors.Is(err, ErrEqualHalves) {
-				t.Errorf("vector 1: %v, want ErrEqualHalves", err)
-			}
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, len(plain))
-		if err := x.EncryptSectors(got, plain, first); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("vector %d: %v, enciphered to %x", n, err, got)
-		}
-		if err := x.DecryptSectors(got, got, first); err != nil || !bytes.Equal(got, plain) {
-			t.Errorf("vector %d: %v, deciphered to %x", n, err, got)
-		}
-	}
-	if count != 6 {
-		t.Fatalf("%d vectors, want 6", count)
-	}
 }
 
 // compare enciphers data at once, on every path, and sector by sector with

@@ -107,7 +107,7 @@ func tweaksAESNI() {
 	for j := range 8 {
 		PXOR(X8, xmm[j])
 	}
-	roundsAESNI(true, "numbers")
+	roundsAESNI(true, "numbers", nil)
 	for j := range 8 {
 		MOVO(xmm[j], at(RDI, block*j))
 	}
@@ -117,8 +117,9 @@ func tweaksAESNI() {
 }
 
 // roundsAESNI does all rounds after the first addition on X0-X7 with the keys
-// at AX; X8 is the round key.
-func roundsAESNI(encrypt bool, label string) {
+// at AX; X8 is the round key. between(j), for j from 0 to 7, adds instructions
+// between rounds.
+func roundsAESNI(encrypt bool, label string, between func(j int)) {
 	round, last := AESENC, AESENCLAST
 	if !encrypt {
 		round, last = AESDEC, AESDECLAST
@@ -132,6 +133,9 @@ func roundsAESNI(encrypt bool, label string) {
 		for j := range 8 {
 			round(X8, xmm[j])
 		}
+		if between != nil && r <= 8 {
+			between(r - 1)
+		}
 	}
 	MOVOU(at(RAX, block*14), X8)
 	Label(label + "_last")
@@ -141,18 +145,30 @@ func roundsAESNI(encrypt bool, label string) {
 }
 
 // sectorsAESNI works on eight blocks at a time, then on what is left of a sector
-// one by one.
+// one by one. The next eight tweaks are computed between the rounds.
 //
-//	X0-X7 data, X8 round key, X9 scratch, X10 tweak, X11 the polynomial
+//	X0-X7 data, X8 round key, X9 scratch, X10 next tweak, X11 the polynomial
 //	AX keys, BX rounds, DI dst, SI src, DX tweaks, CX sectors left,
-//	R8 blocks of a sector, R9 tweaks of the eight blocks, R10 blocks left
+//	R8 blocks of a sector, R10 blocks left of it, R9 stack, R13 and R14 eight
+//	tweaks each, of these blocks and of the next
 func sectorsAESNI(encrypt bool) {
 	poly := constants("poly"+direction(encrypt, "E", "D"), 0x87, 1)
-	sectors(direction(encrypt, "encryptAESNI", "decryptAESNI"), "1", 8*block, tweaksAESNI)
+	const eight = 8 * block
+	sectors(direction(encrypt, "encryptAESNI", "decryptAESNI"), "1", 2*eight, tweaksAESNI)
 	MOVOU(poly, X11)
+	MOVQ(R9, R13)
+	LEAQ(at(R9, eight), R14)
+	// tweak stores tweak j for later and goes on to the next.
+	tweak := func(j int, base Register) {
+		MOVO(X10, at(base, block*j))
+		double()
+	}
 	Label("sector")
 	MOVOU(at(RDX, 0), X10)
 	ADDQ(Imm(block), RDX)
+	for j := range 8 {
+		tweak(j, R13)
+	}
 	MOVQ(R8, R10)
 	SUBQ(Imm(8), R10)
 	JL(LabelRef("rest"))
@@ -160,65 +176,73 @@ func sectorsAESNI(encrypt bool) {
 	Label("eight")
 	MOVOU(at(RAX, 0), X8)
 	for j := range 8 {
-		MOVO(X10, at(R9, block*j))
 		MOVOU(at(RSI, block*j), xmm[j])
+		PXOR(at(R13, block*j), xmm[j])
 		PXOR(X8, xmm[j])
-		PXOR(X10, xmm[j])
-		double()
 	}
-	roundsAESNI(encrypt, "data")
+	roundsAESNI(encrypt, "data", func(j int) { tweak(j, R14) })
 	for j := range 8 {
-		PXOR(at(R9, block*j), xmm[j])
+		PXOR(at(R13, block*j), xmm[j])
 		MOVOU(xmm[j], at(RDI, block*j))
 	}
-	ADDQ(Imm(8*block), RSI)
-	ADDQ(Imm(8*block), RDI)
+	XCHGQ(R13, R14)
+	ADDQ(I32(eight), RSI)
+	ADDQ(I32(eight), RDI)
 	SUBQ(Imm(8), R10)
 	JGE(LabelRef("eight"))
 
 	Label("rest")
 	ADDQ(Imm(8), R10)
 	JZ(LabelRef("next"))
-	Label("one")
-	MOVOU(at(RSI, 0), X0)
-	PXOR(X10, X0)
-	MOVOU(at(RAX, 0), X8)
-	PXOR(X8, X0)
-	round, last := AESENC, AESENCLAST
-	if !encrypt {
-		round, last = AESDEC, AESDECLAST
-	}
-	MOVQ(RAX, R11)
-	LEAQ(Mem{Base: RBX, Disp: -1}, R12)
-	Label("round")
-	ADDQ(Imm(block), R11)
-	MOVOU(at(R11, 0), X8)
-	round(X8, X0)
-	DECQ(R12)
-	JNZ(LabelRef("round"))
-	MOVOU(at(R11, block), X8)
-	last(X8, X0)
-	PXOR(X10, X0)
-	MOVOU(X0, at(RDI, 0))
-	double()
-	ADDQ(Imm(block), RSI)
-	ADDQ(Imm(block), RDI)
-	DECQ(R10)
-	JNZ(LabelRef("one"))
-
+	oneByOneAESNI(encrypt)
 	Label("next")
 	DECQ(RCX)
 	JNZ(LabelRef("sector"))
+
 	clearXMM()
-	for j := range 8 {
-		MOVO(X0, at(R9, block*j))
+	for o := 0; o < 2*eight; o += block {
+		MOVO(X0, at(R9, o))
 	}
 	clearTweaks(8, func(base Register) {
 		for j := range 8 {
 			MOVO(X0, at(base, block*j))
 		}
-	}, 8*block)
+	}, 2*eight)
 	RET()
+}
+
+// oneByOneAESNI works on R10 blocks, 1 to 7, whose tweaks are at R13. R11 is the
+// round key's address, R8 the rounds left, R12 the offset of the tweak.
+func oneByOneAESNI(encrypt bool) {
+	round, last := AESENC, AESENCLAST
+	if !encrypt {
+		round, last = AESDEC, AESDECLAST
+	}
+	XORQ(R12, R12)
+	Label("one")
+	MOVOU(at(RSI, 0), X0)
+	PXOR(Mem{Base: R13, Index: R12, Scale: 1}, X0)
+	MOVOU(at(RAX, 0), X8)
+	PXOR(X8, X0)
+	LEAQ(at(RAX, block), R11)
+	MOVQ(RBX, R8)
+	Label("round")
+	MOVOU(at(R11, 0), X8)
+	ADDQ(Imm(block), R11)
+	DECQ(R8)
+	JZ(LabelRef("round_last"))
+	round(X8, X0)
+	JMP(LabelRef("round"))
+	Label("round_last")
+	last(X8, X0)
+	PXOR(Mem{Base: R13, Index: R12, Scale: 1}, X0)
+	MOVOU(X0, at(RDI, 0))
+	ADDQ(Imm(block), R12)
+	ADDQ(Imm(block), RSI)
+	ADDQ(Imm(block), RDI)
+	DECQ(R10)
+	JNZ(LabelRef("one"))
+	Load(Param("groups"), R8)
 }
 
 // clearTweaks clears the first tweaks, n at a time, which start at R9+offset.

@@ -8,6 +8,11 @@
 package main
 
 import (
+	"bytes"
+	"flag"
+	"log"
+	"os"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -23,6 +28,16 @@ func main() {
 		sectorsVAES512(encrypt)
 	}
 	Generate()
+
+	// avo names one file; the generator has several.
+	out := flag.Lookup("out").Value.String()
+	text, err := os.ReadFile(out)
+	if err == nil {
+		err = os.WriteFile(out, bytes.Replace(text, []byte("go run main.go"), []byte("go run ."), 1), 0o644)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
 }
 
 // Widths in bytes, and the most sectors of a call.

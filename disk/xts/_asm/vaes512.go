@@ -13,10 +13,9 @@ var zmm = []VecPhysical{
 
 func clearZMM() {
 	Comment("Leave no key, tweak or data in registers.")
-	for _, z := range zmm[16:] {
+	for _, z := range zmm {
 		VPXORQ(z, z, z)
 	}
-	VZEROALL()
 }
 
 // tweaksVAES512 enciphers sector numbers, sixteen at a time. Z0-Z3 are blocks,
@@ -96,37 +95,36 @@ func sectorsVAES512(encrypt bool) {
 	IMULQ(R8, R13)
 	LEAQ(at(R9, slots), R14)
 
-	Comment("The first tweak of the first group, its tweaks, the first tweak of the second.")
-	MOVQ(U32(1), R12)
-	nextFirst("a", 32)
-	storeFirst(R14, 0)
-	// tweak computes the tweaks of vector j of the next group.
-	tweak := func(j int) {
+	// tweak computes the tweaks of vector j of the next group: those of vector 0,
+	// in Z8, times x to the power of 4*j. What falls out of each half is in the
+	// other one of swapped.
+	tweak := func(j int, swapped Op) {
 		v := zmm[8+j]
 		if j == 0 {
-			VBROADCASTI32X4(at(R14, 0), v)
-			VBROADCASTI32X4(at(R14, 16), Z29)
 			VPSLLVQ(left, v, v)
 			VPSRLVQ(right, Z29, Z29)
 		} else {
 			VPSLLQ(Imm(uint64(4*j)), Z8, v)
-			VPSRLQ(Imm(uint64(64-4*j)), at(R9, swap), Z29)
+			VPSRLQ(Imm(uint64(64-4*j)), swapped, Z29)
 		}
 		VPSLLQ_Z(Imm(1), Z29, K1, Z30)
 		VPTERNLOGQ(Imm(0x96), Z30, Z29, v)
 		VPSLLQ_Z(Imm(2), Z29, K1, Z30)
 		VPSLLQ_Z(Imm(7), Z29, K1, Z31)
 		VPTERNLOGQ(Imm(0x96), Z31, Z30, v)
-		if j == 0 {
-			VPSHUFD(Imm(0x4e), v, Z29)
-			VMOVDQA64(Z29, at(R9, swap))
-		}
 	}
-	for j := range 8 {
-		tweak(j)
+	Comment("The tweaks of the first group, which does not wait for the general registers.")
+	VBROADCASTI32X4(at(RDX, 0), Z8)
+	VPSHUFD(Imm(0x4e), Z8, Z29)
+	tweak(0, nil)
+	VPSHUFD(Imm(0x4e), Z8, Z7)
+	for j := 1; j < 8; j++ {
+		tweak(j, Z7)
 	}
+	Comment("The first tweak of the second.")
+	MOVQ(U32(1), R12)
+	nextFirst("a", 32)
 	nextFirst("b", 32)
-	XORQ(Imm(64), R14)
 	storeFirst(R14, 0)
 
 	round, lastRound := VAESENC, VAESENCLAST
@@ -153,9 +151,13 @@ func sectorsVAES512(encrypt bool) {
 		}
 		switch {
 		case r == 1:
-			tweak(0)
+			VBROADCASTI32X4(at(R14, 0), Z8)
+			VBROADCASTI32X4(at(R14, 16), Z29)
+			tweak(0, nil)
+			VPSHUFD(Imm(0x4e), Z8, Z29)
+			VMOVDQA64(Z29, at(R9, swap))
 		case r > 2:
-			tweak(r - 2)
+			tweak(r-2, at(R9, swap))
 		}
 	}
 	CMPQ(RBX, Imm(10))
@@ -186,5 +188,6 @@ func sectorsVAES512(encrypt bool) {
 		}
 	}, locals)
 	clearGP()
+	VZEROUPPER()
 	RET()
 }
