@@ -38,6 +38,9 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := os.MkdirAll(filepath.Dir(c.Gate), 0o755); err != nil {
 		return fmt.Errorf("gate: %w", err)
 	}
+	if err := os.MkdirAll(filepath.Dir(c.StateDir), 0o755); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
 	store, err := state.Open(c.StateDir, state.Options{})
 	if err != nil {
 		return err

@@ -29,13 +29,13 @@ func Doctor(c Config) []Finding {
 	}
 	add("root", os.Geteuid() == 0, fmt.Sprintf("running as uid %d; only root separates the domains", os.Geteuid()), "sudo uvbond-hypervisor doctor")
 	_, err := c.gateUIDs()
-	add("gate users", err == nil, describe(err, fmt.Sprint(c.GateUsers)), "useradd --system --home-dir /var/lib/uvbond/server uvbond-server")
+	add("gate users", err == nil, describe(err, fmt.Sprint(c.GateUsers)), "useradd --system --home-dir /var/lib/uvbond-server --shell /usr/sbin/nologin uvbond-server")
 	for _, d := range []struct{ name, path string }{{"state folder", c.StateDir}, {"run folder", c.RunDir}} {
 		err := writable(d.path)
 		add(d.name, err == nil, describe(err, d.path), "install -d -m 0700 "+d.path)
 	}
 	err = onTmpfs(c.RunDir)
-	add("run folder in memory", err == nil, describe(err, c.RunDir), "set run_dir to a folder below /run")
+	add("run folder in memory", err == nil, describe(err, c.RunDir), "mount -t tmpfs -o mode=0755 tmpfs /run   (or set run_dir to a folder on a tmpfs, such as /dev/shm/uvbond)")
 	for _, f := range vm.Check(vm.Config{BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), FirmwareDir: c.FirmwareDir, UIDBase: c.UIDBase}) {
 		add(f.Name, f.OK, f.Detail, f.Fix)
 	}

@@ -2,12 +2,15 @@ package machine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -277,13 +280,23 @@ func (m *Machine) ReadAudit(from uint64) (*bond.AuditChunk, error) {
 	return auditChunk(p), nil
 }
 
+// policyFields names what a policy allows and the text that says how.
+func policyFields(text string) map[string]string {
+	names := "nothing"
+	if f, err := automaton.Parse("policy", []byte(text)); err == nil && len(f.Names()) > 0 {
+		names = strings.Join(f.Names(), ", ")
+	}
+	sum := sha256.Sum256([]byte(text))
+	return map[string]string{"operators-may": clip(names), "sha256": hex.EncodeToString(sum[:])}
+}
+
 // SetPolicy implements gate.VM.
 func (m *Machine) SetPolicy(text string) error {
 	policy, err := gate.CheckPolicy(text)
 	if err != nil {
 		return invalid("policy: %v", err)
 	}
-	err = m.store.UpdatePolicy(m.id, text, state.Entry{Kind: "policy", Who: "owner", Text: "policy for operators changed", Fields: map[string]string{"policy": clip(text)}})
+	err = m.store.UpdatePolicy(m.id, text, state.Entry{Kind: "policy", Who: "owner", Text: "policy for operators changed", Fields: policyFields(text)})
 	if err != nil {
 		return err
 	}

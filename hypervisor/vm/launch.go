@@ -91,7 +91,7 @@ func (l *launch) prepare() error {
 	}
 	log := l.cfg.logger().With("vm", l.spec.ID)
 	if accel == AccelTCG {
-		log.Warn("guests are emulated", "reason", why)
+		log.Debug("guest is emulated", "reason", why)
 	}
 	if !l.isolate {
 		log.Warn("QEMU is not confined: the daemon does not run as root, so QEMU shares its uid and namespaces; only QEMU's own sandbox applies")
