@@ -521,6 +521,33 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// TestDescriptorAgain: the answer to a start can be lost; the owner's next status
+// brings the descriptor, and nothing else does.
+func TestDescriptorAgain(t *testing.T) {
+	f := newFixture(t)
+	c := f.dial()
+	for command, want := range map[string]bool{"status": true, "pause": false} {
+		sealed, _ := f.ticket(f.a, command, func(k *bond.Ticket) {
+			if command == "status" {
+				k.Descriptor = nil
+			}
+		})
+		if err := open(t, c, f.a, sealed); err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range map[string][]string{"status": {"query-status"}, "pause": {"stop", "query-status"}}[command] {
+			if err := run(t, c, call, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var d bond.Descriptor
+		res := closeSession(t, c)
+		if got := bond.Open(f.a.bond, res.Descriptor, &d) == nil && d == f.a.Current().Descriptor; got != want {
+			t.Errorf("%s: descriptor %t", command, got)
+		}
+	}
+}
+
 func TestBootNotCompleted(t *testing.T) {
 	f := newFixture(t)
 	f.a.setLive(false)
