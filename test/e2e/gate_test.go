@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/uvbond/uvbond/automata"
@@ -220,26 +219,4 @@ func (u *user) opened(name string, sealed []byte) *bond.Receipt {
 		u.Fatalf("receipt: %v", err)
 	}
 	return r
-}
-
-func TestOneUserMakesMistakes(t *testing.T) {
-	w := newWorld(t)
-	u := w.user("alice")
-	if err := u.tenant.Write("plain", make([]byte, 1<<20)); err != nil {
-		t.Fatal(err)
-	}
-	if err := u.tenant.Write("wrong", []byte("another passphrase")); err != nil {
-		t.Fatal(err)
-	}
-	u.run(exitDone, append([]string{"disk", "encrypt", "plain", "d.luks", "--passphrase-file", "passphrase"}, cheap...)...)
-	u.says(exitError, "uvbond disk encrypt", "disk", "push", "plain", "--host", "lab")
-	u.says(exitError, "passphrase", "vm", "create", "v", "--host", "lab", "--disk", "d.luks", "--passphrase-file", "wrong")
-	u.says(exitDone, "[]", "vm", "list", "--json")
-	u.create("v", "d.luks")
-	u.says(exitRefused, "never started", "vm", "pause", "v")
-	u.says(exitDone, "stopped", "vm", "status", "v")
-	h := w.speak(speech{VM: u.id("v"), Ticket: u.ticket("v", "pause", make([]byte, 32))})
-	if h.Class != qmp.ClassNotRunning || u.opened("v", h.Receipt).Verdict != bond.VerdictRefused {
-		t.Errorf("a ticket for a VM without an instance: %+v", h)
-	}
 }
