@@ -58,7 +58,7 @@ func (o *Owner) pushFile(ctx context.Context, conn *Conn, f *os.File, size int64
 
 func pushFailed(ctx context.Context, host, path string, err error) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return fmt.Errorf("%w; what arrived on %s is kept: run the same command again to go on", context.Cause(ctx), host)
 	}
 	var sent *client.SentError
 	var api *client.APIError

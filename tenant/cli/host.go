@@ -187,17 +187,19 @@ func (a *app) hostList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var damaged error // the others are listed all the same
 			views, rows := []hostView{}, [][]string{}
 			for _, n := range names {
 				h, err := o.Store.Host(n)
 				if err != nil {
-					return err
+					damaged = errors.Join(damaged, err)
+					continue
 				}
 				v := hostJSON(h)
 				views = append(views, v)
 				rows = append(rows, []string{v.Name, v.URL, v.Fingerprint})
 			}
-			return a.print(views, func(w io.Writer) { table(w, []string{"NAME", "URL", "HYPERVISOR"}, rows) })
+			return errors.Join(a.print(views, func(w io.Writer) { table(w, []string{"NAME", "URL", "HYPERVISOR"}, rows) }), damaged)
 		},
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -131,11 +132,12 @@ func (a *app) runList(ctx context.Context, o *tenant.Owner, offline bool) error 
 		return err
 	}
 	var vms []*store.VM
+	var damaged error // the others are listed all the same
 	hosts := map[string]bool{}
 	for _, n := range names {
 		vm, err := o.Store.VM(n)
 		if err != nil {
-			a.note("error: %s", err)
+			damaged = errors.Join(damaged, err)
 			continue
 		}
 		vms = append(vms, vm)
@@ -167,7 +169,7 @@ func (a *app) runList(ctx context.Context, o *tenant.Owner, offline bool) error 
 	if !offline {
 		head = append(head, "SERVER SAYS (unverified)")
 	}
-	return a.print(views, func(w io.Writer) { table(w, head, rows) })
+	return errors.Join(a.print(views, func(w io.Writer) { table(w, head, rows) }), damaged)
 }
 
 func stateText(vm *store.VM) string {

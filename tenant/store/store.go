@@ -189,6 +189,9 @@ func readJSON(path string, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
+		if strings.Contains(err.Error(), "unknown field") { // encoding/json has no type for it
+			return fail.Wrap(err, fail.Other, "install the newest uvbond here; an older one would lose what it does not know", "the state file %s was written by a newer uvbond, or is damaged", path)
+		}
 		return damaged(path, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
