@@ -6,81 +6,35 @@ import (
 	"strings"
 )
 
-// lineWidth is where the canonical text breaks a sequence.
+// lineWidth is how long lines become, unless something cannot be broken.
 const lineWidth = 96
 
 // String returns the canonical text: comments dropped, imports written out as
 // parts, arguments sorted by name, groups only where needed, white space fixed. Parsing it gives an equal
 // File, whose canonical text is the same.
 func (f *File) String() string {
-	var b strings.Builder
-	for i, d := range f.parts {
-		if i > 0 {
-			b.WriteByte('\n')
+	p := &printer{}
+	define := func(d *definition, word string) {
+		if p.b.Len() > 0 {
+			p.b.WriteByte('\n')
 		}
-		d.format(&b, "part")
+		p.definition(d, word)
+		p.indent = indentStep
+		p.word(";")
+		p.newline()
 	}
-	for i, d := range f.automata {
-		if i+len(f.parts) > 0 {
-			b.WriteByte('\n')
-		}
-		d.format(&b, "automaton")
+	for _, d := range f.parts {
+		define(d, "part")
 	}
-	return b.String()
+	for _, d := range f.automata {
+		define(d, "automaton")
+	}
+	return p.b.String()
 }
 
 // Hash identifies what the text says: SHA-256 over a label and String.
 func (f *File) Hash() [32]byte {
 	return sha256.Sum256([]byte("uvbond v1 automaton\x00" + f.String()))
-}
-
-func (d *definition) format(b *strings.Builder, word string) {
-	b.WriteString(word + " " + d.name + " =\n")
-	d.formatBody(b, "", d.body)
-	if d.abort != nil {
-		d.formatBody(b, "on abort ", d.abort)
-	}
-	if d.deadline != 0 {
-		b.WriteString("    deadline " + formatDuration(d.deadline) + "\n")
-	}
-	b.WriteString("    ;\n")
-}
-
-// formatBody writes one expression, broken into lines between the steps of a
-// sequence or before the operators that it consists of.
-func (d *definition) formatBody(b *strings.Builder, lead string, n *node) {
-	parts, operator, outer := []*node{n}, "", nodeAlt
-	switch n.kind {
-	case nodeSeq:
-		parts, outer = n.subs, nodeSeq
-	case nodeAlt:
-		parts, operator = n.subs, "| "
-	case nodeShuffle:
-		parts, operator, outer = n.subs, "& ", nodeShuffle
-	}
-	column := 0
-	for i, part := range parts {
-		text := d.node(part, outer)
-		if i > 0 {
-			text = operator + text
-		} else {
-			text = lead + text
-		}
-		switch {
-		case column == 0:
-			b.WriteString("    ")
-			column = 4
-		case column+1+len(text) > lineWidth:
-			b.WriteString("\n        ")
-			column = 8
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(text)
-		column += len(text)
-	}
-	b.WriteByte('\n')
 }
 
 // binding is how tightly a kind holds its parts together.
@@ -99,8 +53,8 @@ func (k nodeKind) binding() int {
 	}
 }
 
-// node writes n as a part of an expression of kind outer.
-func (d *definition) node(n *node, outer nodeKind) string {
+// formatNode writes n on one line, as an operand of outer.
+func formatNode(n *node, outer nodeKind) string {
 	text := ""
 	switch n.kind {
 	case nodeEmpty:
@@ -110,11 +64,11 @@ func (d *definition) node(n *node, outer nodeKind) string {
 	case nodeCommand:
 		return n.command.String()
 	case nodeRepeat:
-		text = d.node(n.subs[0], nodeRepeat) + repetition(n.min, n.max)
+		text = formatNode(n.subs[0], nodeRepeat) + repetition(n.min, n.max)
 	default:
 		parts := make([]string, len(n.subs))
 		for i, sub := range n.subs {
-			parts[i] = d.node(sub, n.kind)
+			parts[i] = formatNode(sub, n.kind)
 		}
 		text = strings.Join(parts, map[nodeKind]string{nodeSeq: " ", nodeAlt: " | ", nodeShuffle: " & "}[n.kind])
 	}
@@ -210,14 +164,7 @@ func formatRange(v *value) string {
 func formatObject(v *value, captures []string) string {
 	parts := []string{}
 	for _, m := range v.members {
-		key := m.key
-		if !isName(key) {
-			key = quote(key)
-		}
-		if m.optional {
-			key += "?"
-		}
-		parts = append(parts, key+": "+formatValue(m.value, captures))
+		parts = append(parts, formatMember(m, captures))
 	}
 	if v.open {
 		parts = append(parts, "...")
@@ -226,6 +173,17 @@ func formatObject(v *value, captures []string) string {
 		return "{}"
 	}
 	return "{ " + strings.Join(parts, ", ") + " }"
+}
+
+func formatMember(m member, captures []string) string {
+	key := m.key
+	if !isName(key) {
+		key = quote(key)
+	}
+	if m.optional {
+		key += "?"
+	}
+	return key + ": " + formatValue(m.value, captures)
 }
 
 func formatList(v *value, captures []string) string {

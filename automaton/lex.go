@@ -52,6 +52,7 @@ func (t token) String() string {
 type lexer struct {
 	name, text string
 	offset     int
+	source     *source // keeps comments; nil: they are dropped
 }
 
 func (l *lexer) errorAt(offset int, hint, format string, args ...any) error {
@@ -64,10 +65,14 @@ func (l *lexer) skipSpace() {
 		case ' ', '\t', '\r', '\n':
 			l.offset++
 		case '#':
+			start := l.offset
 			if i := strings.IndexByte(l.text[l.offset:], '\n'); i >= 0 {
 				l.offset += i
 			} else {
 				l.offset = len(l.text)
+			}
+			if l.source != nil {
+				l.source.addComment(l.text, start, l.offset)
 			}
 		default:
 			return

@@ -221,7 +221,7 @@ func (o *oracle) step(name string, args any) bool {
 	seen := map[string]bool{}
 	for _, r := range o.now {
 		for _, s := range derive(r.node, r.bound, name, args) {
-			key := o.d.node(s.node, nodeAlt) + fmt.Sprint(s.bound)
+			key := formatNode(s.node, nodeAlt) + fmt.Sprint(s.bound)
 			if !seen[key] {
 				seen[key] = true
 				next = append(next, s)

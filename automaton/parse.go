@@ -63,8 +63,10 @@ type parser struct {
 	parts    map[string]*definition
 	imported map[*definition]bool // of parts
 	def      *definition
-	commands int  // hypercalls and parts in def so far
-	binds    bool // the value just parsed holds captures
+	commands int      // hypercalls and parts in def so far
+	binds    bool     // the value just parsed holds captures
+	unknown  []string // imports that Format does not look up
+	before   int      // where the token before tok ends
 }
 
 // budget is what a text and its imports share.
@@ -75,6 +77,7 @@ type budget struct {
 }
 
 func (p *parser) advance() (err error) {
+	p.before = p.tok.end
 	p.tok, err = p.next()
 	return err
 }
@@ -123,6 +126,7 @@ func (p *parser) definition(f *File) error {
 	case !p.isWord("automaton"):
 		return p.fail("every definition is: automaton NAME = ... ;", "expected `automaton`, found %s", p.tok)
 	}
+	start := p.tok.offset
 	if len(f.automata) == MaxAutomata {
 		return p.fail("", "more than %d automata", MaxAutomata)
 	}
@@ -152,6 +156,7 @@ func (p *parser) definition(f *File) error {
 		}
 	}
 	f.automata = append(f.automata, p.def)
+	p.keep(sourceItem{start: start, semicolon: p.tok.offset, word: "automaton", def: p.def})
 	return p.advance()
 }
 
@@ -214,6 +219,7 @@ func (p *parser) interleaving() (*node, error) { return p.operands(nodeShuffle, 
 
 func (p *parser) operands(kind nodeKind, operator string, operand func() (*node, error)) (*node, error) {
 	var subs []*node
+	start := p.tok.offset
 	for {
 		n, err := operand()
 		if err != nil {
@@ -223,7 +229,7 @@ func (p *parser) operands(kind nodeKind, operator string, operand func() (*node,
 		if more, err := p.accept(operator); err != nil {
 			return nil, err
 		} else if !more {
-			return join(kind, subs), nil
+			return p.span(join(kind, subs), start), nil
 		}
 	}
 }
@@ -246,6 +252,7 @@ func join(kind nodeKind, subs []*node) *node {
 // sequence = step { step } .
 func (p *parser) sequence() (*node, error) {
 	var subs []*node
+	start := p.tok.offset
 	for p.is("(") || p.tok.kind == tokenPart || p.tok.kind == tokenName && !reserved[p.tok.text] {
 		n, err := p.step()
 		if err != nil {
@@ -263,13 +270,14 @@ func (p *parser) sequence() (*node, error) {
 		}
 		return nil, p.fail(hint, "expected a hypercall or `(`, found %s", p.tok)
 	}
-	return join(nodeSeq, subs), nil
+	return p.span(join(nodeSeq, subs), start), nil
 }
 
 // step = ( command | part | "(" [ alternatives ] ")" ) [ repetition ] .
 func (p *parser) step() (*node, error) {
 	var n *node
 	var err error
+	start := p.tok.offset
 	switch {
 	case p.is("("):
 		n, err = p.group()
@@ -281,7 +289,19 @@ func (p *parser) step() (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.repetition(n)
+	if n.kind == nodeCommand {
+		p.hoist(start)
+	}
+	inner := p.span(n, start)
+	end := p.before
+	if n, err = p.repetition(inner); err != nil {
+		return nil, err
+	}
+	if n == inner {
+		return n, nil
+	}
+	p.hoist(end - 1)
+	return p.span(n, start), nil
 }
 
 func (p *parser) group() (*node, error) {
@@ -294,8 +314,10 @@ func (p *parser) group() (*node, error) {
 		return nil, err
 	}
 	if empty, err := p.accept(")"); err != nil || empty {
+		p.hoist(open)
 		return &node{kind: nodeEmpty}, err
 	}
+	p.lower(open)
 	n, err := p.alternatives()
 	if err != nil {
 		return nil, err
@@ -303,7 +325,12 @@ func (p *parser) group() (*node, error) {
 	if !p.is(")") && (p.tok.kind == tokenEnd || p.is(";") || p.tok.kind == tokenName && reserved[p.tok.text]) {
 		return nil, p.errorAt(open, "close it with )", "`(` is never closed")
 	}
-	return n, p.expect(")", "at the end of a group", "")
+	end := p.before
+	if err := p.expect(")", "at the end of a group", ""); err != nil {
+		return nil, err
+	}
+	p.hoist(end - 1)
+	return n, nil
 }
 
 func (p *parser) command() (*node, error) {
@@ -328,6 +355,7 @@ func (p *parser) command() (*node, error) {
 // countFollows tells a bounded repetition from arguments: no key starts with a digit.
 func (p *parser) countFollows() bool {
 	ahead := p.lexer
+	ahead.source = nil
 	t, err := ahead.next()
 	return err == nil && (t.kind == tokenInteger || t.kind == tokenPunct && t.text == ",")
 }

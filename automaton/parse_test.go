@@ -50,7 +50,7 @@ func TestFormat(t *testing.T) {
 		"query-x.y_z a.b-c": "query-x.y_z a.b-c",
 	} {
 		f := parse(t, "automaton t = "+text+";")
-		want = "automaton t =\n    " + want + "\n    ;\n"
+		want = "automaton t =\n    " + want + " ;\n"
 		if f.String() != want {
 			t.Errorf("%s is written as\n%swant\n%s", text, f, want)
 		}
@@ -83,15 +83,13 @@ automaton one = a on abort b|c deadline 120s; automaton two = `+strings.Repeat("
 	want := `automaton one =
     a
     on abort b | c
-    deadline 2min
-    ;
+    deadline 2min ;
 
 automaton two =
     query-something query-something query-something query-something query-something
         query-something query-something query-something query-something
     on abort ()
-    deadline 90s
-    ;
+    deadline 90s ;
 `
 	if f.String() != want {
 		t.Errorf("got\n%s", f)
@@ -300,6 +298,13 @@ func TestNastyTexts(t *testing.T) {
 			}
 			took := cpuTime(t) - start
 			runtime.ReadMemStats(&after)
+			if start = cpuTime(t); f != nil {
+				_ = f.Hash()
+				_, _ = Format("nasty", []byte(text))
+			}
+			if formatting := cpuTime(t) - start; formatting > nastyTime {
+				t.Errorf("formatting took %v", formatting)
+			}
 			if took > nastyTime {
 				t.Errorf("took %v (%v)", took, err)
 			}
@@ -337,6 +342,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		checkCanonical(t, file)
+		if _, err := Format("fuzz", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
 		for _, name := range file.Names() {
 			m, err := file.Compile(name)
 			if err != nil {

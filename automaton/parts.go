@@ -7,6 +7,7 @@ import (
 
 // part = "part" name "=" choice ";" .
 func (p *parser) part(f *File) error {
+	start := p.tok.offset
 	if err := p.advance(); err != nil {
 		return err
 	}
@@ -31,9 +32,11 @@ func (p *parser) part(f *File) error {
 	if !p.is(";") {
 		return p.clause() // which says what is wrong
 	}
-	if err := p.define(f, &definition{name: name, body: body, size: measure(body)}, place); err != nil {
+	d := &definition{name: name, body: body, size: measure(body)}
+	if err := p.define(f, d, place); err != nil {
 		return err
 	}
+	p.keep(sourceItem{start: start, semicolon: p.tok.offset, word: "part", def: d})
 	return p.advance()
 }
 
@@ -61,6 +64,9 @@ func (p *parser) use() (*node, error) {
 		return nil, p.fail("use * or a repetition", "more than %d hypercalls and parts in one automaton", MaxStates)
 	}
 	d := p.parts[p.tok.text]
+	if d == nil && p.ofImport(p.tok.text) {
+		d = &definition{name: p.tok.text, body: &node{kind: nodeEmpty}}
+	}
 	if d == nil {
 		return nil, p.fail("define it before it is used: part "+clip(p.tok.text)+" = ... ;", "there is no part %s here", p.tok)
 	}
@@ -71,6 +77,7 @@ func (p *parser) use() (*node, error) {
 // body the part of that name, its on-abort part the part NAME.abort, and the
 // parts that these use NAME.part. Captures of the same name are the same.
 func (p *parser) importAutomaton(f *File) error {
+	start := p.tok.offset
 	if err := p.advance(); err != nil {
 		return err
 	}
@@ -93,8 +100,14 @@ func (p *parser) importAutomaton(f *File) error {
 			return err
 		}
 	}
-	if err := p.expect(";", "after an import", ""); err != nil {
+	if !p.is(";") {
+		return p.fail("", "expected `;` after an import, found %s", p.tok)
+	}
+	if err := p.advance(); err != nil {
 		return err
+	}
+	if p.source != nil {
+		return p.keepImport(f, name, local, start, place)
 	}
 	from, d, err := p.fetch(name, place)
 	if err != nil {

@@ -24,25 +24,20 @@ func TestParts(t *testing.T) {
 		automaton one = @poll stop getfd{ fdname: $f } @poll on abort @both;
 		automaton two = (@poll){2,} stop@poll;`)
 	want := `part poll =
-    query-status*
-    ;
+    query-status* ;
 
 part undo =
-    closefd{ fdname: $f }? cont
-    ;
+    closefd{ fdname: $f }? cont ;
 
 part both =
-    @poll @undo | a
-    ;
+    @poll @undo | a ;
 
 automaton one =
     @poll stop getfd{ fdname: $f } @poll
-    on abort @both
-    ;
+    on abort @both ;
 
 automaton two =
-    @poll{2,} stop @poll
-    ;
+    @poll{2,} stop @poll ;
 `
 	if f.String() != want {
 		t.Errorf("got\n%s", f)
@@ -114,29 +109,23 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `part nested.p.poll =
-    query-status*
-    ;
+    query-status* ;
 
 part nested.p =
-    @nested.p.poll stop @nested.p.poll
-    ;
+    @nested.p.poll stop @nested.p.poll ;
 
 part nested =
-    @nested.p cont
-    ;
+    @nested.p cont ;
 
 part c.abort =
-    closefd{ fdname: $f }
-    ;
+    closefd{ fdname: $f } ;
 
 part c =
-    getfd{ fdname: $f }
-    ;
+    getfd{ fdname: $f } ;
 
 automaton t =
     z{ x: $a } @nested @c migrate{ uri: "fd:" $f }
-    on abort @c.abort
-    ;
+    on abort @c.abort ;
 `
 	if f.String() != want {
 		t.Errorf("got\n%s", f)
