@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
@@ -162,6 +163,10 @@ func notAnswered(ctx context.Context, vm *store.VM, command string, err error) e
 	var api *client.APIError
 	if errors.As(err, &api) && api.Class == classRedirected {
 		return forged("the hypervisor says, by the server, that the ticket does not open on the VM it was given to")
+	}
+	if api != nil && api.Status == http.StatusNotFound {
+		return fail.Wrap(err, fail.Unknown, "if it was deleted from elsewhere, remove what is left here: uvbond vm delete "+vm.Name+" --forget; else ask the provider",
+			"no receipt: %s says, unverified, that it does not have %q", vm.Host, vm.Name)
 	}
 	// Whoever answered had the ticket: that it was not used is the server's word only.
 	if api != nil || errors.As(err, &sent) || errors.Is(err, client.ErrGarbage) || errors.Is(err, client.ErrTooLarge) {

@@ -32,7 +32,7 @@ func reached(name string, r *bond.Receipt) error {
 		if ended {
 			return nil
 		}
-		text = fmt.Sprintf("the guest of %q did not react to the power button in time; its state is %s", name, r.State)
+		text = fmt.Sprintf("the guest of %q has not reacted to the power button; its state is %s", name, r.State)
 		hint = "wait and look again: uvbond vm status " + name + "; or end it at once: uvbond vm poweroff " + name
 	case Poweroff:
 		if ended {

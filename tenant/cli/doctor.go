@@ -170,6 +170,9 @@ func examineVM(o *tenant.Owner, name string) (finding, error) {
 	if vm.Phase == store.PhasePending {
 		return finding{"vm " + name, "warning", "its registration was interrupted", "uvbond vm create " + name + " --resume"}, nil
 	}
+	if len(vm.BootNonce) > 0 && tenant.Ended(vm.State) {
+		return finding{"vm " + name, "warning", "the answer to its last start was lost; at its last receipt it had no instance", "uvbond vm start " + name}, nil
+	}
 	if len(vm.BootNonce) > 0 {
 		return finding{"vm " + name, "warning", "the answer to its last start was lost", "uvbond vm status " + name}, nil
 	}
