@@ -15,6 +15,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // Limits of a Cipher.
@@ -22,6 +23,13 @@ const (
 	MaxSectorSize = 1 << 24 // bytes: 2^20 AES blocks, the limit of IEEE 1619
 	MaxTweakStep  = MaxSectorSize / 512
 	blockSize     = aes.BlockSize
+)
+
+// A call of the assembly takes some sectors at once, so that their first tweaks
+// are enciphered beside each other; one alone would wait for every round.
+const (
+	batch      = 64
+	batchBytes = 256 << 10 // of data, so that a goroutine can be stopped between calls
 )
 
 // Errors of this package.
@@ -43,6 +51,8 @@ type Cipher struct {
 	step   uint64
 	ready  bool // false once wiped
 	path   path
+	groups int             // units of the path in a sector
+	most   int             // sectors in a call of the assembly
 	keys   schedule        // of every path but the portable one, which has
 	blocks [2]cipher.Block // the data key and the tweak key of crypto/aes
 }
@@ -102,7 +112,8 @@ func New(key []byte, sectorSize int, tweakStep uint64) (*Cipher, error) {
 // newCipher is New for checked arguments and a path of this CPU whose unit the
 // sector has.
 func newCipher(key []byte, sector int, step uint64, p path) (*Cipher, error) {
-	c := &Cipher{sector: sector, step: step, path: p, ready: true}
+	c := &Cipher{sector: sector, step: step, path: p, ready: true, groups: sector / p.unit()}
+	c.most = max(1, min(batch, batchBytes/sector))
 	if p != portable {
 		c.expandAssembly(key)
 		return c, nil
@@ -132,36 +143,36 @@ func (c *Cipher) DecryptSectors(dst, src []byte, first uint64) error {
 }
 
 func (c *Cipher) crypt(dst, src []byte, first uint64, decrypt bool) error {
-	if err := c.check(dst, src, first); err != nil {
-		return err
-	}
+	count, err := c.check(dst, src, first)
 	switch {
-	case len(src) == 0:
+	case err != nil || count == 0:
 	case c.path == portable:
 		c.cryptPortable(dst, src, first, decrypt)
 	default:
-		c.cryptAssembly(dst, src, first, decrypt)
+		c.cryptAssembly(dst, src, count, first, decrypt)
 	}
-	return nil
+	return err
 }
 
-func (c *Cipher) check(dst, src []byte, first uint64) error {
+// check returns how many sectors src has, or why it cannot be worked on.
+func (c *Cipher) check(dst, src []byte, first uint64) (int, error) {
+	if !c.ready {
+		return 0, ErrWiped
+	}
+	count := len(src) / c.sector
 	switch {
-	case !c.ready:
-		return ErrWiped
-	case len(src)%c.sector != 0 || len(dst) < len(src):
-		return ErrLength
-	case len(src) == 0:
-		return nil
+	case count*c.sector != len(src) || len(dst) < len(src):
+		return 0, ErrLength
+	case count == 0:
+		return 0, nil
 	case partialOverlap(dst[:len(src)], src):
-		return ErrOverlap
+		return 0, ErrOverlap
 	}
 	// A tweak that wrapped round would be another sector's.
-	last := uint64(len(src)/c.sector - 1)
-	if last > 0 && last > (^uint64(0)-first)/c.step {
-		return ErrTweak
+	if high, low := bits.Mul64(uint64(count-1), c.step); high != 0 || low > ^first {
+		return 0, ErrTweak
 	}
-	return nil
+	return count, nil
 }
 
 // Wipe zeroes the expanded keys. Nothing else may be using the Cipher; every

@@ -4,13 +4,6 @@ package xts
 
 import "golang.org/x/sys/cpu"
 
-// batch is how many sectors a call of the assembly takes: the first tweaks are
-// enciphered in a pass of their own, because one alone would wait for every round.
-const (
-	batch      = 64
-	batchBytes = 256 << 10 // of data, so that a goroutine can be stopped between
-)
-
 const vaes = 1 << 9 // in extendedFeatures
 
 // schedule is the round keys, for AESENC and AESDEC.
@@ -44,30 +37,31 @@ func (c *Cipher) expandAssembly(key []byte) {
 	expandKeys(&key[0], k.rounds, &k.enc[0], &k.dec[0])
 }
 
-// cryptAssembly works on at least one sector, on any path but portable.
-func (c *Cipher) cryptAssembly(dst, src []byte, first uint64, decrypt bool) {
+// cryptAssembly works on count sectors, at least one, on any path but portable.
+func (c *Cipher) cryptAssembly(dst, src []byte, count int, first uint64, decrypt bool) {
 	k := &c.keys
 	data, tweak := &k.enc[0], &k.tweak[0]
 	if decrypt {
 		data = &k.dec[0]
 	}
-	groups := c.sector / c.path.unit()
-	most := max(1, min(batch, batchBytes/c.sector))
-	for len(src) > 0 {
-		n := min(most, len(src)/c.sector)
+	for {
+		n := min(count, c.most)
 		switch {
 		case c.path == vaes512 && decrypt:
-			decryptVAES512(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+			decryptVAES512(data, tweak, k.rounds, &dst[0], &src[0], n, c.groups, first, c.step)
 		case c.path == vaes512:
-			encryptVAES512(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+			encryptVAES512(data, tweak, k.rounds, &dst[0], &src[0], n, c.groups, first, c.step)
 		case c.path == vaes256 && decrypt:
-			decryptVAES256(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+			decryptVAES256(data, tweak, k.rounds, &dst[0], &src[0], n, c.groups, first, c.step)
 		case c.path == vaes256:
-			encryptVAES256(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+			encryptVAES256(data, tweak, k.rounds, &dst[0], &src[0], n, c.groups, first, c.step)
 		case decrypt:
-			decryptAESNI(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+			decryptAESNI(data, tweak, k.rounds, &dst[0], &src[0], n, c.groups, first, c.step)
 		default:
-			encryptAESNI(data, tweak, k.rounds, &dst[0], &src[0], n, groups, first, c.step)
+			encryptAESNI(data, tweak, k.rounds, &dst[0], &src[0], n, c.groups, first, c.step)
+		}
+		if count -= n; count == 0 {
+			return
 		}
 		dst, src = dst[n*c.sector:], src[n*c.sector:]
 		first += uint64(n) * c.step

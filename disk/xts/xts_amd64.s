@@ -1649,7 +1649,7 @@ GLOBL lanesE<>(SB), RODATA|NOPTR, $64
 
 // func encryptVAES512(data *byte, tweak *byte, rounds int, dst *byte, src *byte, sectors int, groups int, first uint64, step uint64)
 // Requires: AVX, AVX512DQ, AVX512F, VAES
-TEXT ·encryptVAES512(SB), $2048-72
+TEXT ·encryptVAES512(SB), $1920-72
 	LEAQ  (SP), R9
 	ADDQ  $+127, R9
 	ANDQ  $-128, R9
@@ -1658,17 +1658,27 @@ TEXT ·encryptVAES512(SB), $2048-72
 	MOVQ  sectors+40(FP), CX
 	MOVQ  first+56(FP), R8
 	MOVQ  step+64(FP), R10
-	LEAQ  832(R9), DX
+	LEAQ  704(R9), DX
 	MOVQ  DX, DI
 	MOVL  $0x00000055, SI
 	KMOVW SI, K1
 
 	// The number of lane i is first + i*step; its upper half is 0.
-	VPBROADCASTQ   R10, Z5
+	DECQ           CX
+	ANDQ           $-16, CX
+	MOVQ           CX, R11
+	IMULQ          R10, R11
+	ADDQ           R11, R8
+	MOVQ           CX, R11
+	SHLQ           $0x04, R11
+	ADDQ           R11, DI
+	VPBROADCASTQ.Z R10, K1, Z5
 	VPMULLQ        lanesE<>+0(SB), Z5, Z4
 	VPBROADCASTQ.Z R8, K1, Z6
 	VPADDQ         Z6, Z4, Z4
-	VPSLLQ.Z       $0x02, Z5, K1, Z5
+	VPSLLQ         $0x02, Z5, Z5
+	VPSLLQ         $0x03, Z5, Z6
+	VPSUBQ         Z5, Z6, Z6
 
 numbers:
 	VBROADCASTI32X4 (AX), Z8
@@ -1679,7 +1689,7 @@ numbers:
 	VPXORQ          Z8, Z4, Z2
 	VPADDQ          Z5, Z4, Z4
 	VPXORQ          Z8, Z4, Z3
-	VPADDQ          Z5, Z4, Z4
+	VPSUBQ          Z6, Z4, Z4
 	VBROADCASTI32X4 16(AX), Z8
 	VAESENC         Z8, Z0, Z0
 	VAESENC         Z8, Z1, Z1
@@ -1758,9 +1768,9 @@ numbers_last:
 	VMOVDQA64       Z2, 128(DI)
 	VAESENCLAST     Z8, Z3, Z3
 	VMOVDQA64       Z3, 192(DI)
-	ADDQ            $+256, DI
+	SUBQ            $+256, DI
 	SUBQ            $0x10, CX
-	JG              numbers
+	JGE             numbers
 	MOVQ            data+0(FP), AX
 	MOVQ            dst+24(FP), DI
 	MOVQ            src+32(FP), SI
@@ -1779,76 +1789,72 @@ numbers_last:
 	VBROADCASTI32X4 176(AX), Z26
 	VBROADCASTI32X4 192(AX), Z27
 	VBROADCASTI32X4 208(AX), Z28
-	VBROADCASTI32X4 (AX), Z29
-	VMOVDQA64       Z29, 512(R9)
-	MOVQ            BX, R10
-	SHLQ            $0x04, R10
-	VBROADCASTI32X4 (AX)(R10*1), Z29
-	VMOVDQA64       Z29, 576(R9)
+	SHLQ            $0x04, BX
+	ADDQ            AX, BX
 	MOVQ            CX, R13
 	IMULQ           R8, R13
-	LEAQ            640(R9), R14
+	LEAQ            512(R9), R14
 
 	// The tweaks of the first group, which does not wait for the general registers.
-	VBROADCASTI32X4 (DX), Z8
-	VPSHUFD         $0x4e, Z8, Z29
-	VPSLLVQ         left512E<>+0(SB), Z8, Z8
-	VPSRLVQ         right512E<>+0(SB), Z29, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z8
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z8
-	VPSHUFD         $0x4e, Z8, Z7
-	VPSLLQ          $0x04, Z8, Z9
-	VPSRLQ          $0x3c, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z9
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z9
-	VPSLLQ          $0x08, Z8, Z10
-	VPSRLQ          $0x38, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z10
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z10
-	VPSLLQ          $0x0c, Z8, Z11
-	VPSRLQ          $0x34, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z11
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z11
-	VPSLLQ          $0x10, Z8, Z12
-	VPSRLQ          $0x30, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z12
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z12
-	VPSLLQ          $0x14, Z8, Z13
-	VPSRLQ          $0x2c, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z13
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z13
-	VPSLLQ          $0x18, Z8, Z14
-	VPSRLQ          $0x28, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z14
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z14
-	VPSLLQ          $0x1c, Z8, Z15
-	VPSRLQ          $0x24, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z15
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z15
+	VSHUFI64X2 $0x00, Z0, Z0, Z8
+	VPSHUFD    $0x4e, Z8, Z29
+	VPSLLVQ    left512E<>+0(SB), Z8, Z8
+	VPSRLVQ    right512E<>+0(SB), Z29, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z8
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z8
+	VPSHUFD    $0x4e, Z8, Z7
+	VPSLLQ     $0x04, Z8, Z9
+	VPSRLQ     $0x3c, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z9
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z9
+	VPSLLQ     $0x08, Z8, Z10
+	VPSRLQ     $0x38, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z10
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z10
+	VPSLLQ     $0x0c, Z8, Z11
+	VPSRLQ     $0x34, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z11
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z11
+	VPSLLQ     $0x10, Z8, Z12
+	VPSRLQ     $0x30, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z12
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z12
+	VPSLLQ     $0x14, Z8, Z13
+	VPSRLQ     $0x2c, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z13
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z13
+	VPSLLQ     $0x18, Z8, Z14
+	VPSRLQ     $0x28, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z14
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z14
+	VPSLLQ     $0x1c, Z8, Z15
+	VPSRLQ     $0x24, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z15
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z15
 
 	// The first tweak of the second.
 	MOVQ $0x00000001, R12
@@ -1931,8 +1937,8 @@ c_done:
 	MOVQ            R11, 16(R14)
 	MOVQ            R10, 24(R14)
 	XORQ            $0x40, R14
-	VMOVDQA64       512(R9), Z29
-	VMOVDQA64       576(R9), Z30
+	VBROADCASTI32X4 (AX), Z29
+	VBROADCASTI32X4 (BX), Z30
 	VMOVDQU64       (SI), Z0
 	VPTERNLOGQ      $0x96, Z29, Z8, Z0
 	VPXORQ          Z30, Z8, Z8
@@ -1983,7 +1989,7 @@ c_done:
 	VPSLLQ.Z        $0x07, Z29, K1, Z31
 	VPTERNLOGQ      $0x96, Z31, Z30, Z8
 	VPSHUFD         $0x4e, Z8, Z29
-	VMOVDQA64       Z29, 768(R9)
+	VMOVDQA64       Z29, 640(R9)
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
@@ -2001,7 +2007,7 @@ c_done:
 	VAESENC         Z18, Z6, Z6
 	VAESENC         Z18, Z7, Z7
 	VPSLLQ          $0x04, Z8, Z9
-	VPSRLQ          $0x3c, 768(R9), Z29
+	VPSRLQ          $0x3c, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z9
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -2016,7 +2022,7 @@ c_done:
 	VAESENC         Z19, Z6, Z6
 	VAESENC         Z19, Z7, Z7
 	VPSLLQ          $0x08, Z8, Z10
-	VPSRLQ          $0x38, 768(R9), Z29
+	VPSRLQ          $0x38, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z10
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -2031,7 +2037,7 @@ c_done:
 	VAESENC         Z20, Z6, Z6
 	VAESENC         Z20, Z7, Z7
 	VPSLLQ          $0x0c, Z8, Z11
-	VPSRLQ          $0x34, 768(R9), Z29
+	VPSRLQ          $0x34, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z11
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -2046,7 +2052,7 @@ c_done:
 	VAESENC         Z21, Z6, Z6
 	VAESENC         Z21, Z7, Z7
 	VPSLLQ          $0x10, Z8, Z12
-	VPSRLQ          $0x30, 768(R9), Z29
+	VPSRLQ          $0x30, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z12
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -2061,7 +2067,7 @@ c_done:
 	VAESENC         Z22, Z6, Z6
 	VAESENC         Z22, Z7, Z7
 	VPSLLQ          $0x14, Z8, Z13
-	VPSRLQ          $0x2c, 768(R9), Z29
+	VPSRLQ          $0x2c, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z13
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -2076,7 +2082,7 @@ c_done:
 	VAESENC         Z23, Z6, Z6
 	VAESENC         Z23, Z7, Z7
 	VPSLLQ          $0x18, Z8, Z14
-	VPSRLQ          $0x28, 768(R9), Z29
+	VPSRLQ          $0x28, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z14
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -2091,13 +2097,14 @@ c_done:
 	VAESENC         Z24, Z6, Z6
 	VAESENC         Z24, Z7, Z7
 	VPSLLQ          $0x1c, Z8, Z15
-	VPSRLQ          $0x24, 768(R9), Z29
+	VPSRLQ          $0x24, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z15
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
 	VPSLLQ.Z        $0x07, Z29, K1, Z31
 	VPTERNLOGQ      $0x96, Z31, Z30, Z15
-	CMPQ            BX, $0x0a
+	LEAQ            160(AX), CX
+	CMPQ            BX, CX
 	JEQ             last
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
@@ -2156,22 +2163,6 @@ last:
 	JNZ         group
 
 	// Leave no key, tweak or data in registers.
-	VPXORQ    Z0, Z0, Z0
-	VPXORQ    Z1, Z1, Z1
-	VPXORQ    Z2, Z2, Z2
-	VPXORQ    Z3, Z3, Z3
-	VPXORQ    Z4, Z4, Z4
-	VPXORQ    Z5, Z5, Z5
-	VPXORQ    Z6, Z6, Z6
-	VPXORQ    Z7, Z7, Z7
-	VPXORQ    Z8, Z8, Z8
-	VPXORQ    Z9, Z9, Z9
-	VPXORQ    Z10, Z10, Z10
-	VPXORQ    Z11, Z11, Z11
-	VPXORQ    Z12, Z12, Z12
-	VPXORQ    Z13, Z13, Z13
-	VPXORQ    Z14, Z14, Z14
-	VPXORQ    Z15, Z15, Z15
 	VPXORQ    Z16, Z16, Z16
 	VPXORQ    Z17, Z17, Z17
 	VPXORQ    Z18, Z18, Z18
@@ -2188,6 +2179,22 @@ last:
 	VPXORQ    Z29, Z29, Z29
 	VPXORQ    Z30, Z30, Z30
 	VPXORQ    Z31, Z31, Z31
+	VPXOR     X0, X0, X0
+	VPXOR     X1, X1, X1
+	VPXOR     X2, X2, X2
+	VPXOR     X3, X3, X3
+	VPXOR     X4, X4, X4
+	VPXOR     X5, X5, X5
+	VPXOR     X6, X6, X6
+	VPXOR     X7, X7, X7
+	VPXOR     X8, X8, X8
+	VPXOR     X9, X9, X9
+	VPXOR     X10, X10, X10
+	VPXOR     X11, X11, X11
+	VPXOR     X12, X12, X12
+	VPXOR     X13, X13, X13
+	VPXOR     X14, X14, X14
+	VPXOR     X15, X15, X15
 	VMOVDQA64 Z0, (R9)
 	VMOVDQA64 Z0, 64(R9)
 	VMOVDQA64 Z0, 128(R9)
@@ -2199,10 +2206,8 @@ last:
 	VMOVDQA64 Z0, 512(R9)
 	VMOVDQA64 Z0, 576(R9)
 	VMOVDQA64 Z0, 640(R9)
-	VMOVDQA64 Z0, 704(R9)
-	VMOVDQA64 Z0, 768(R9)
 	MOVQ      sectors+40(FP), CX
-	LEAQ      832(R9), DI
+	LEAQ      704(R9), DI
 
 wipe:
 	VMOVDQA64 Z0, (DI)
@@ -3496,7 +3501,7 @@ GLOBL lanesD<>(SB), RODATA|NOPTR, $64
 
 // func decryptVAES512(data *byte, tweak *byte, rounds int, dst *byte, src *byte, sectors int, groups int, first uint64, step uint64)
 // Requires: AVX, AVX512DQ, AVX512F, VAES
-TEXT ·decryptVAES512(SB), $2048-72
+TEXT ·decryptVAES512(SB), $1920-72
 	LEAQ  (SP), R9
 	ADDQ  $+127, R9
 	ANDQ  $-128, R9
@@ -3505,17 +3510,27 @@ TEXT ·decryptVAES512(SB), $2048-72
 	MOVQ  sectors+40(FP), CX
 	MOVQ  first+56(FP), R8
 	MOVQ  step+64(FP), R10
-	LEAQ  832(R9), DX
+	LEAQ  704(R9), DX
 	MOVQ  DX, DI
 	MOVL  $0x00000055, SI
 	KMOVW SI, K1
 
 	// The number of lane i is first + i*step; its upper half is 0.
-	VPBROADCASTQ   R10, Z5
+	DECQ           CX
+	ANDQ           $-16, CX
+	MOVQ           CX, R11
+	IMULQ          R10, R11
+	ADDQ           R11, R8
+	MOVQ           CX, R11
+	SHLQ           $0x04, R11
+	ADDQ           R11, DI
+	VPBROADCASTQ.Z R10, K1, Z5
 	VPMULLQ        lanesD<>+0(SB), Z5, Z4
 	VPBROADCASTQ.Z R8, K1, Z6
 	VPADDQ         Z6, Z4, Z4
-	VPSLLQ.Z       $0x02, Z5, K1, Z5
+	VPSLLQ         $0x02, Z5, Z5
+	VPSLLQ         $0x03, Z5, Z6
+	VPSUBQ         Z5, Z6, Z6
 
 numbers:
 	VBROADCASTI32X4 (AX), Z8
@@ -3526,7 +3541,7 @@ numbers:
 	VPXORQ          Z8, Z4, Z2
 	VPADDQ          Z5, Z4, Z4
 	VPXORQ          Z8, Z4, Z3
-	VPADDQ          Z5, Z4, Z4
+	VPSUBQ          Z6, Z4, Z4
 	VBROADCASTI32X4 16(AX), Z8
 	VAESENC         Z8, Z0, Z0
 	VAESENC         Z8, Z1, Z1
@@ -3605,9 +3620,9 @@ numbers_last:
 	VMOVDQA64       Z2, 128(DI)
 	VAESENCLAST     Z8, Z3, Z3
 	VMOVDQA64       Z3, 192(DI)
-	ADDQ            $+256, DI
+	SUBQ            $+256, DI
 	SUBQ            $0x10, CX
-	JG              numbers
+	JGE             numbers
 	MOVQ            data+0(FP), AX
 	MOVQ            dst+24(FP), DI
 	MOVQ            src+32(FP), SI
@@ -3626,76 +3641,72 @@ numbers_last:
 	VBROADCASTI32X4 176(AX), Z26
 	VBROADCASTI32X4 192(AX), Z27
 	VBROADCASTI32X4 208(AX), Z28
-	VBROADCASTI32X4 (AX), Z29
-	VMOVDQA64       Z29, 512(R9)
-	MOVQ            BX, R10
-	SHLQ            $0x04, R10
-	VBROADCASTI32X4 (AX)(R10*1), Z29
-	VMOVDQA64       Z29, 576(R9)
+	SHLQ            $0x04, BX
+	ADDQ            AX, BX
 	MOVQ            CX, R13
 	IMULQ           R8, R13
-	LEAQ            640(R9), R14
+	LEAQ            512(R9), R14
 
 	// The tweaks of the first group, which does not wait for the general registers.
-	VBROADCASTI32X4 (DX), Z8
-	VPSHUFD         $0x4e, Z8, Z29
-	VPSLLVQ         left512D<>+0(SB), Z8, Z8
-	VPSRLVQ         right512D<>+0(SB), Z29, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z8
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z8
-	VPSHUFD         $0x4e, Z8, Z7
-	VPSLLQ          $0x04, Z8, Z9
-	VPSRLQ          $0x3c, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z9
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z9
-	VPSLLQ          $0x08, Z8, Z10
-	VPSRLQ          $0x38, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z10
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z10
-	VPSLLQ          $0x0c, Z8, Z11
-	VPSRLQ          $0x34, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z11
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z11
-	VPSLLQ          $0x10, Z8, Z12
-	VPSRLQ          $0x30, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z12
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z12
-	VPSLLQ          $0x14, Z8, Z13
-	VPSRLQ          $0x2c, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z13
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z13
-	VPSLLQ          $0x18, Z8, Z14
-	VPSRLQ          $0x28, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z14
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z14
-	VPSLLQ          $0x1c, Z8, Z15
-	VPSRLQ          $0x24, Z7, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z15
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z15
+	VSHUFI64X2 $0x00, Z0, Z0, Z8
+	VPSHUFD    $0x4e, Z8, Z29
+	VPSLLVQ    left512D<>+0(SB), Z8, Z8
+	VPSRLVQ    right512D<>+0(SB), Z29, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z8
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z8
+	VPSHUFD    $0x4e, Z8, Z7
+	VPSLLQ     $0x04, Z8, Z9
+	VPSRLQ     $0x3c, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z9
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z9
+	VPSLLQ     $0x08, Z8, Z10
+	VPSRLQ     $0x38, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z10
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z10
+	VPSLLQ     $0x0c, Z8, Z11
+	VPSRLQ     $0x34, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z11
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z11
+	VPSLLQ     $0x10, Z8, Z12
+	VPSRLQ     $0x30, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z12
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z12
+	VPSLLQ     $0x14, Z8, Z13
+	VPSRLQ     $0x2c, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z13
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z13
+	VPSLLQ     $0x18, Z8, Z14
+	VPSRLQ     $0x28, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z14
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z14
+	VPSLLQ     $0x1c, Z8, Z15
+	VPSRLQ     $0x24, Z7, Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z15
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z15
 
 	// The first tweak of the second.
 	MOVQ $0x00000001, R12
@@ -3778,8 +3789,8 @@ c_done:
 	MOVQ            R11, 16(R14)
 	MOVQ            R10, 24(R14)
 	XORQ            $0x40, R14
-	VMOVDQA64       512(R9), Z29
-	VMOVDQA64       576(R9), Z30
+	VBROADCASTI32X4 (AX), Z29
+	VBROADCASTI32X4 (BX), Z30
 	VMOVDQU64       (SI), Z0
 	VPTERNLOGQ      $0x96, Z29, Z8, Z0
 	VPXORQ          Z30, Z8, Z8
@@ -3830,7 +3841,7 @@ c_done:
 	VPSLLQ.Z        $0x07, Z29, K1, Z31
 	VPTERNLOGQ      $0x96, Z31, Z30, Z8
 	VPSHUFD         $0x4e, Z8, Z29
-	VMOVDQA64       Z29, 768(R9)
+	VMOVDQA64       Z29, 640(R9)
 	VAESDEC         Z17, Z0, Z0
 	VAESDEC         Z17, Z1, Z1
 	VAESDEC         Z17, Z2, Z2
@@ -3848,7 +3859,7 @@ c_done:
 	VAESDEC         Z18, Z6, Z6
 	VAESDEC         Z18, Z7, Z7
 	VPSLLQ          $0x04, Z8, Z9
-	VPSRLQ          $0x3c, 768(R9), Z29
+	VPSRLQ          $0x3c, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z9
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -3863,7 +3874,7 @@ c_done:
 	VAESDEC         Z19, Z6, Z6
 	VAESDEC         Z19, Z7, Z7
 	VPSLLQ          $0x08, Z8, Z10
-	VPSRLQ          $0x38, 768(R9), Z29
+	VPSRLQ          $0x38, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z10
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -3878,7 +3889,7 @@ c_done:
 	VAESDEC         Z20, Z6, Z6
 	VAESDEC         Z20, Z7, Z7
 	VPSLLQ          $0x0c, Z8, Z11
-	VPSRLQ          $0x34, 768(R9), Z29
+	VPSRLQ          $0x34, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z11
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -3893,7 +3904,7 @@ c_done:
 	VAESDEC         Z21, Z6, Z6
 	VAESDEC         Z21, Z7, Z7
 	VPSLLQ          $0x10, Z8, Z12
-	VPSRLQ          $0x30, 768(R9), Z29
+	VPSRLQ          $0x30, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z12
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -3908,7 +3919,7 @@ c_done:
 	VAESDEC         Z22, Z6, Z6
 	VAESDEC         Z22, Z7, Z7
 	VPSLLQ          $0x14, Z8, Z13
-	VPSRLQ          $0x2c, 768(R9), Z29
+	VPSRLQ          $0x2c, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z13
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -3923,7 +3934,7 @@ c_done:
 	VAESDEC         Z23, Z6, Z6
 	VAESDEC         Z23, Z7, Z7
 	VPSLLQ          $0x18, Z8, Z14
-	VPSRLQ          $0x28, 768(R9), Z29
+	VPSRLQ          $0x28, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z14
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
@@ -3938,13 +3949,14 @@ c_done:
 	VAESDEC         Z24, Z6, Z6
 	VAESDEC         Z24, Z7, Z7
 	VPSLLQ          $0x1c, Z8, Z15
-	VPSRLQ          $0x24, 768(R9), Z29
+	VPSRLQ          $0x24, 640(R9), Z29
 	VPSLLQ.Z        $0x01, Z29, K1, Z30
 	VPTERNLOGQ      $0x96, Z30, Z29, Z15
 	VPSLLQ.Z        $0x02, Z29, K1, Z30
 	VPSLLQ.Z        $0x07, Z29, K1, Z31
 	VPTERNLOGQ      $0x96, Z31, Z30, Z15
-	CMPQ            BX, $0x0a
+	LEAQ            160(AX), CX
+	CMPQ            BX, CX
 	JEQ             last
 	VAESDEC         Z25, Z0, Z0
 	VAESDEC         Z25, Z1, Z1
@@ -4003,22 +4015,6 @@ last:
 	JNZ         group
 
 	// Leave no key, tweak or data in registers.
-	VPXORQ    Z0, Z0, Z0
-	VPXORQ    Z1, Z1, Z1
-	VPXORQ    Z2, Z2, Z2
-	VPXORQ    Z3, Z3, Z3
-	VPXORQ    Z4, Z4, Z4
-	VPXORQ    Z5, Z5, Z5
-	VPXORQ    Z6, Z6, Z6
-	VPXORQ    Z7, Z7, Z7
-	VPXORQ    Z8, Z8, Z8
-	VPXORQ    Z9, Z9, Z9
-	VPXORQ    Z10, Z10, Z10
-	VPXORQ    Z11, Z11, Z11
-	VPXORQ    Z12, Z12, Z12
-	VPXORQ    Z13, Z13, Z13
-	VPXORQ    Z14, Z14, Z14
-	VPXORQ    Z15, Z15, Z15
 	VPXORQ    Z16, Z16, Z16
 	VPXORQ    Z17, Z17, Z17
 	VPXORQ    Z18, Z18, Z18
@@ -4035,6 +4031,22 @@ last:
 	VPXORQ    Z29, Z29, Z29
 	VPXORQ    Z30, Z30, Z30
 	VPXORQ    Z31, Z31, Z31
+	VPXOR     X0, X0, X0
+	VPXOR     X1, X1, X1
+	VPXOR     X2, X2, X2
+	VPXOR     X3, X3, X3
+	VPXOR     X4, X4, X4
+	VPXOR     X5, X5, X5
+	VPXOR     X6, X6, X6
+	VPXOR     X7, X7, X7
+	VPXOR     X8, X8, X8
+	VPXOR     X9, X9, X9
+	VPXOR     X10, X10, X10
+	VPXOR     X11, X11, X11
+	VPXOR     X12, X12, X12
+	VPXOR     X13, X13, X13
+	VPXOR     X14, X14, X14
+	VPXOR     X15, X15, X15
 	VMOVDQA64 Z0, (R9)
 	VMOVDQA64 Z0, 64(R9)
 	VMOVDQA64 Z0, 128(R9)
@@ -4046,10 +4058,8 @@ last:
 	VMOVDQA64 Z0, 512(R9)
 	VMOVDQA64 Z0, 576(R9)
 	VMOVDQA64 Z0, 640(R9)
-	VMOVDQA64 Z0, 704(R9)
-	VMOVDQA64 Z0, 768(R9)
 	MOVQ      sectors+40(FP), CX
-	LEAQ      832(R9), DI
+	LEAQ      704(R9), DI
 
 wipe:
 	VMOVDQA64 Z0, (DI)

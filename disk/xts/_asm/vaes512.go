@@ -13,26 +13,43 @@ var zmm = []VecPhysical{
 
 func clearZMM() {
 	Comment("Leave no key, tweak or data in registers.")
-	for _, z := range zmm {
+	for _, z := range zmm[16:] {
 		VPXORQ(z, z, z)
+	}
+	for _, x := range xmm { // the whole register
+		VPXOR(x, x, x)
 	}
 }
 
-// tweaksVAES512 enciphers sector numbers, sixteen at a time. Z0-Z3 are blocks,
-// Z4 the next numbers, Z5 by how much they grow, Z8 the round key.
+// tweaksVAES512 enciphers sector numbers, sixteen at a time, the last ones
+// first, so that it leaves the first four in Z0. Z0-Z3 are blocks, Z4 the next
+// numbers, Z5 and Z6 four and 28 steps, Z8 the round key.
 func tweaksVAES512(lanes Mem) {
 	Comment("The number of lane i is first + i*step; its upper half is 0.")
-	VPBROADCASTQ(R10, Z5)
+	DECQ(RCX)
+	ANDQ(I32(-16), RCX)
+	MOVQ(RCX, R11)
+	IMULQ(R10, R11)
+	ADDQ(R11, R8)
+	MOVQ(RCX, R11)
+	SHLQ(Imm(4), R11)
+	ADDQ(R11, RDI)
+	VPBROADCASTQ_Z(R10, K1, Z5)
 	VPMULLQ(lanes, Z5, Z4)
 	VPBROADCASTQ_Z(R8, K1, Z6)
 	VPADDQ(Z6, Z4, Z4)
-	VPSLLQ_Z(Imm(2), Z5, K1, Z5)
+	VPSLLQ(Imm(2), Z5, Z5)
+	VPSLLQ(Imm(3), Z5, Z6)
+	VPSUBQ(Z5, Z6, Z6)
 	Label("numbers")
 	VBROADCASTI32X4(at(RAX, 0), Z8)
 	for j := range 4 {
 		VPXORQ(Z8, Z4, zmm[j])
-		VPADDQ(Z5, Z4, Z4)
+		if j < 3 {
+			VPADDQ(Z5, Z4, Z4)
+		}
 	}
+	VPSUBQ(Z6, Z4, Z4)
 	for r := 1; r < 14; r++ {
 		VBROADCASTI32X4(at(RAX, block*r), Z8)
 		if r == 10 {
@@ -49,9 +66,9 @@ func tweaksVAES512(lanes Mem) {
 		VAESENCLAST(Z8, zmm[j], zmm[j])
 		VMOVDQA64(zmm[j], at(RDI, 64*j))
 	}
-	ADDQ(I32(16*block), RDI)
+	SUBQ(I32(16*block), RDI)
 	SUBQ(Imm(16), RCX)
-	JG(LabelRef("numbers"))
+	JGE(LabelRef("numbers"))
 }
 
 // sectorsVAES512 works on groups of 32 blocks, four in a register. While a
@@ -60,7 +77,7 @@ func tweaksVAES512(lanes Mem) {
 // registers.
 //
 //	Z0-Z7 data, Z8-Z15 tweaks, Z16-Z28 round keys 1 to 13, Z29-Z31 scratch
-//	AX keys, BX rounds, DI dst, SI src, DX tweaks, R8 groups of a sector,
+//	AX keys, BX the last one, DI dst, SI src, DX tweaks, R8 groups of a sector,
 //	R9 stack, R10:R11 next first tweak, R12 groups left of its sector,
 //	R13 groups left in all, R14 the slot of the next group's first tweak
 func sectorsVAES512(encrypt bool) {
@@ -70,9 +87,7 @@ func sectorsVAES512(encrypt bool) {
 	lanes := constants("lanes"+suffix, 0, 0, 1, 0, 2, 0, 3, 0)
 	const ( // offsets from R9
 		final  = 0            // tweaks with the last round key added
-		first  = final + 8*64 // round key 0 four times
-		last   = first + 64   // the last round key four times
-		slots  = last + 64    // twice: a first tweak, and its halves swapped
+		slots  = final + 8*64 // twice: a first tweak, and its halves swapped
 		swap   = slots + 2*64 // the first four tweaks, their halves swapped
 		locals = swap + 64
 	)
@@ -85,12 +100,8 @@ func sectorsVAES512(encrypt bool) {
 	for r := 1; r < 14; r++ {
 		VBROADCASTI32X4(at(RAX, block*r), zmm[15+r])
 	}
-	VBROADCASTI32X4(at(RAX, 0), Z29)
-	VMOVDQA64(Z29, at(R9, first))
-	MOVQ(RBX, R10)
-	SHLQ(Imm(4), R10)
-	VBROADCASTI32X4(Mem{Base: RAX, Index: R10, Scale: 1}, Z29)
-	VMOVDQA64(Z29, at(R9, last))
+	SHLQ(Imm(4), RBX)
+	ADDQ(RAX, RBX)
 	MOVQ(RCX, R13)
 	IMULQ(R8, R13)
 	LEAQ(at(R9, slots), R14)
@@ -114,7 +125,7 @@ func sectorsVAES512(encrypt bool) {
 		VPTERNLOGQ(Imm(0x96), Z31, Z30, v)
 	}
 	Comment("The tweaks of the first group, which does not wait for the general registers.")
-	VBROADCASTI32X4(at(RDX, 0), Z8)
+	VSHUFI64X2(Imm(0), Z0, Z0, Z8)
 	VPSHUFD(Imm(0x4e), Z8, Z29)
 	tweak(0, nil)
 	VPSHUFD(Imm(0x4e), Z8, Z7)
@@ -137,8 +148,8 @@ func sectorsVAES512(encrypt bool) {
 	XORQ(Imm(64), R14)
 	storeFirst(R14, 0)
 	XORQ(Imm(64), R14)
-	VMOVDQA64(at(R9, first), Z29)
-	VMOVDQA64(at(R9, last), Z30)
+	VBROADCASTI32X4(at(RAX, 0), Z29)
+	VBROADCASTI32X4(at(RBX, 0), Z30)
 	for j := range 8 {
 		VMOVDQU64(at(RSI, 64*j), zmm[j])
 		VPTERNLOGQ(Imm(0x96), Z29, zmm[8+j], zmm[j])
@@ -160,7 +171,8 @@ func sectorsVAES512(encrypt bool) {
 			tweak(r-2, at(R9, swap))
 		}
 	}
-	CMPQ(RBX, Imm(10))
+	LEAQ(at(RAX, 10*block), RCX)
+	CMPQ(RBX, RCX)
 	JEQ(LabelRef("last"))
 	for r := 10; r < 14; r++ {
 		for j := range 8 {
