@@ -69,6 +69,17 @@ type goal struct {
 }
 
 func (f *freezer) row(name int32, edges []edge, offers []int32) int32 {
+	var live []int32
+	for _, p := range offers {
+		if f.letters.nameOf[p] == name {
+			live = append(live, p)
+		}
+	}
+	if len(live) == 1 { // its classes all lead to the same state
+		f.work--
+		f.out.tests = append(f.out.tests, test{live[0], leaf(edges[0].to), dead})
+		return int32(len(f.out.tests) - 1)
+	}
 	goals := make([]goal, 0, len(f.letters.classes[name]))
 	next := 0
 	for i := range f.letters.classes[name] {
@@ -78,12 +89,6 @@ func (f *freezer) row(name int32, edges []edge, offers []int32) int32 {
 			next++
 		}
 		goals = append(goals, g)
-	}
-	var live []int32
-	for _, p := range offers {
-		if f.letters.nameOf[p] == name {
-			live = append(live, p)
-		}
 	}
 	return f.tree(goals, live, false)
 }
