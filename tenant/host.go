@@ -22,6 +22,10 @@ type Offer struct {
 	TLSPin string           // hex SHA-256 of the server's TLS public key
 	Public *bond.HostPublic // the hypervisor's key
 	Info   client.Host
+
+	// TLSChecked tells that the person gave TLSPin beforehand: it may then take
+	// the place of an older one.
+	TLSChecked bool
 }
 
 // TLSFingerprint returns a TLS pin as a person compares it.
@@ -81,7 +85,7 @@ func (o *Owner) Pin(ctx context.Context, name, token string, offer *Offer) (*sto
 		if !bytes.Equal(old.PublicKey, h.PublicKey) {
 			return changedKey(name, old.PublicKey, offer.Public)
 		}
-		if old.TLSPin != h.TLSPin {
+		if old.TLSPin != h.TLSPin && !offer.TLSChecked {
 			return changedTLS(name)
 		}
 		return nil

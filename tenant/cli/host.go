@@ -36,7 +36,9 @@ func (a *app) hostAdd() *cobra.Command {
 		Short: "Pin a hypervisor",
 		Long: `Shows the fingerprints of the hypervisor's key and of the server's TLS key, asks,
 and pins both. Compare the hypervisor's fingerprint with the one that the provider
-publishes: everything else rests on it. Later changes are refused loudly.
+publishes: everything else rests on it. Later changes are refused loudly. A host that
+is pinned already and moved gets its new address this way; with a new TLS key too,
+give --tls-fingerprint.
 
 The token comes from --token-file or from the variable UVBOND_TOKEN.`,
 		Example: `  uvbond host add lab https://server.example:8443 --token-file ~/lab.token
@@ -87,7 +89,8 @@ func (a *app) runHostAdd(ctx context.Context, name, url string, f hostAddFlags) 
 			"THE HYPERVISOR BEHIND %s IS NOT THE ONE YOU EXPECT\n    expected: %s\n    shown:    %s", url, want.Fingerprint(), shown)
 	}
 	old, oldErr := o.Store.Host(name)
-	known := oldErr == nil && string(old.PublicKey) == string(offer.Public.Bytes()) && old.TLSPin == offer.TLSPin
+	offer.TLSChecked = f.tlsFingerprint != ""
+	known := oldErr == nil && string(old.PublicKey) == string(offer.Public.Bytes()) && (old.TLSPin == offer.TLSPin || offer.TLSChecked)
 	if oldErr == nil && !known {
 		_, err := o.Pin(ctx, name, token, offer) // refuses, with the words for it
 		return err

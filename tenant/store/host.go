@@ -87,7 +87,7 @@ func (s *Store) RemoveHost(ctx context.Context, name string) error {
 	}
 	for _, n := range vms {
 		if vm, err := s.VM(n); err == nil && vm.Host == name {
-			return fail.New(fail.Other, "delete it first: uvbond vm delete "+n, "the host %q still has the VM %q", name, n)
+			return fail.New(fail.Other, "delete it first: uvbond vm delete "+n+" (with --forget when the host is gone for good)", "the host %q still has the VM %q", name, n)
 		}
 	}
 	if err := os.Remove(s.hostPath(name)); err != nil {
