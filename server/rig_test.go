@@ -128,8 +128,9 @@ func (r *rig) token(tenant string) string {
 }
 
 var httpClient = &http.Client{
-	Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}, //nolint:gosec // a test's own server
-	Timeout:   20 * time.Second,
+	Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, //nolint:gosec // a test's own server
+		ExpectContinueTimeout: 10 * time.Second},
+	Timeout: 20 * time.Second,
 }
 
 // answer is a response read whole.
@@ -173,6 +174,11 @@ func (r *rig) try(token, method, path string, body any) (answer, error) {
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", kind)
+	}
+	if kind == "application/octet-stream" {
+		// An answer that comes before the body was read would be lost with the
+		// connection now and then.
+		req.Header.Set("Expect", "100-continue")
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -291,16 +292,16 @@ func TestShutdownWaits(t *testing.T) {
 	tok := r.token("alice")
 	vm, _ := r.register(tok, 1)
 	r.run1(tok, vm, "start")
-	looks := 0
+	var looks atomic.Int64
 	r.gate.Handle(qmp.CmdSystemPowerdown, func(*gatetest.Call) (any, error) { return nil, nil })
 	r.gate.Handle(qmp.CmdQueryStatus, func(*gatetest.Call) (any, error) {
-		if looks++; looks < 5 {
+		if looks.Add(1) < 5 {
 			return qmp.StatusResult{Status: qmp.StateRunning, Running: true}, nil
 		}
 		return qmp.StatusResult{Status: qmp.StateShutdown}, nil
 	})
-	if a := r.run1(tok, vm, "shutdown"); a.text("outcome") != "done" || looks != 5 {
-		t.Fatal(looks, a.raw)
+	if a := r.run1(tok, vm, "shutdown"); a.text("outcome") != "done" || looks.Load() != 5 {
+		t.Fatal(looks.Load(), a.raw)
 	}
 	r.gate.Handle(qmp.CmdQueryStatus, nil)
 	r.gate.Handle(qmp.CmdOpen, func(*gatetest.Call) (any, error) { return qmp.OpenResult{Session: "1", Deadline: 2}, nil })
