@@ -13,12 +13,28 @@ type bound struct {
 
 // parseBound reads decimal digits with an optional minus sign, nothing else.
 func parseBound(s string) (bound, bool) {
+	digits, negative := s, false
 	if len(s) > 1 && s[0] == '-' {
-		m, err := strconv.ParseUint(s[1:], 10, 64)
-		return bound{m != 0, m}, err == nil && m <= 1<<63
+		digits, negative = s[1:], true
 	}
-	m, err := strconv.ParseUint(s, 10, 64)
-	return bound{false, m}, err == nil && s[0] != '+'
+	if digits == "" || !isDigit(digits[0]) {
+		return bound{}, false
+	}
+	var m uint64
+	if len(digits) < 19 { // nearly all; without room for an overflow
+		for i := range len(digits) {
+			if !isDigit(digits[i]) {
+				return bound{}, false
+			}
+			m = 10*m + uint64(digits[i]-'0')
+		}
+	} else {
+		var err error
+		if m, err = strconv.ParseUint(digits, 10, 64); err != nil {
+			return bound{}, false
+		}
+	}
+	return bound{negative && m != 0, m}, !negative || m <= 1<<63
 }
 
 func (b bound) less(o bound) bool {

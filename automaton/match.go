@@ -147,13 +147,12 @@ func (m *matcher) scalar(v *value, got any) bool {
 func (m *matcher) oneOf(v *value, got any) bool {
 	explaining := m.explaining
 	m.explaining = false
-	defer func() { m.explaining = explaining }()
-	for _, item := range v.items {
-		if m.value(item, got, nil) {
-			return true
-		}
+	ok := false
+	for i := 0; i < len(v.items) && !ok; i++ {
+		ok = m.value(v.items[i], got, nil)
 	}
-	return false
+	m.explaining = explaining
+	return ok
 }
 
 func (m *matcher) list(v *value, got any, at *path) bool {
@@ -187,16 +186,28 @@ func (m *matcher) capture(v *value, got any) bool {
 	if !ok || len(s) < len(v.text)+len(v.suffix) || !strings.HasPrefix(s, v.text) || !strings.HasSuffix(s, v.suffix) {
 		return false
 	}
-	return m.bind(v.capture, s[len(v.text):len(s)-len(v.suffix)])
+	return m.bindText(v.capture, s[len(v.text):len(s)-len(v.suffix)])
+}
+
+// bindText is bind for a string; comparing allocates nothing.
+func (m *matcher) bindText(slot int, s string) bool {
+	if kept := m.bound[slot]; kept != "" {
+		return kept[0] == 's' && kept[1:] == s
+	}
+	if len(s) > MaxCaptured || !m.spend(len(s)+1) {
+		return false
+	}
+	m.bound[slot] = "s" + s
+	return true
 }
 
 // bind keeps got as the value of a capture, or compares it with the value kept.
 // Kept values are "s" and a string, "n" and a number, or "j" and other JSON.
 func (m *matcher) bind(slot int, got any) bool {
-	kept := m.bound[slot]
-	if s, ok := got.(string); ok && kept != "" {
-		return kept[0] == 's' && kept[1:] == s
+	if s, ok := got.(string); ok {
+		return m.bindText(slot, s)
 	}
+	kept := m.bound[slot]
 	text, ok := captured(got)
 	if !ok || !m.spend(len(text)) {
 		return false
@@ -208,16 +219,13 @@ func (m *matcher) bind(slot int, got any) bool {
 	return kept == text
 }
 
-// captured encodes a value to keep; values beyond MaxCaptured cannot be kept.
+// captured encodes a value that is no string to keep; values beyond MaxCaptured cannot be kept.
 func captured(got any) (string, bool) {
-	switch got := got.(type) {
-	case string:
-		return "s" + got, len(got) <= MaxCaptured
-	case json.Number:
-		if n, ok := parseBound(string(got)); ok {
+	if number, ok := got.(json.Number); ok {
+		if n, ok := parseBound(string(number)); ok {
 			return "n" + n.String(), true
 		}
-		return "n" + string(got), len(got) <= MaxCaptured
+		return "n" + string(number), len(number) <= MaxCaptured
 	}
 	if weight(got, MaxCaptured) < 0 {
 		return "", false

@@ -224,7 +224,7 @@ func fill(before, part, after string) string {
 
 // cpuTime is what this process has used, so that others on the machine do not
 // count.
-func cpuTime(t *testing.T) time.Duration {
+func cpuTime(t testing.TB) time.Duration {
 	t.Helper()
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
