@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/bond"
@@ -97,7 +98,7 @@ func PolicyText(names []string) (string, error) {
 	}
 	text, err := automata.Policy(names...)
 	if err != nil {
-		return "", fail.Wrap(err, fail.Usage, "operators may be allowed: status, pause, resume, reset, shutdown, poweroff, or none", "not a policy")
+		return "", fail.Wrap(err, fail.Usage, "operators may be allowed: status, pause, resume, reset, shutdown, poweroff, or none", "operators cannot be allowed %s", strings.Join(names, ","))
 	}
 	return text, nil
 }
