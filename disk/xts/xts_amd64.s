@@ -1649,7 +1649,7 @@ GLOBL lanesE<>(SB), RODATA|NOPTR, $64
 
 // func encryptVAES512(data *byte, tweak *byte, rounds int, dst *byte, src *byte, sectors int, groups int, first uint64, step uint64)
 // Requires: AVX, AVX512DQ, AVX512F, VAES
-TEXT ·encryptVAES512(SB), $1920-72
+TEXT ·encryptVAES512(SB), $1984-72
 	LEAQ  (SP), R9
 	ADDQ  $+127, R9
 	ANDQ  $-128, R9
@@ -1658,7 +1658,7 @@ TEXT ·encryptVAES512(SB), $1920-72
 	MOVQ  sectors+40(FP), CX
 	MOVQ  first+56(FP), R8
 	MOVQ  step+64(FP), R10
-	LEAQ  704(R9), DX
+	LEAQ  768(R9), DX
 	MOVQ  DX, DI
 	MOVL  $0x00000055, SI
 	KMOVW SI, K1
@@ -1790,10 +1790,12 @@ numbers_last:
 	VBROADCASTI32X4 192(AX), Z27
 	VBROADCASTI32X4 208(AX), Z28
 	SHLQ            $0x04, BX
-	ADDQ            AX, BX
+	VBROADCASTI32X4 (AX)(BX*1), Z29
+	VMOVDQA64       Z29, 512(R9)
+	SHRQ            $0x04, BX
 	MOVQ            CX, R13
 	IMULQ           R8, R13
-	LEAQ            512(R9), R14
+	LEAQ            640(R9), R14
 
 	// The tweaks of the first group, which does not wait for the general registers.
 	VSHUFI64X2 $0x00, Z0, Z0, Z8
@@ -1908,6 +1910,53 @@ b_done:
 	MOVQ R10, 24(R14)
 
 group:
+	VBROADCASTI32X4 (AX), Z29
+	VMOVDQU64       (SI), Z0
+	VPTERNLOGQ      $0x96, Z29, Z8, Z0
+	VMOVDQU64       64(SI), Z1
+	VPTERNLOGQ      $0x96, Z29, Z9, Z1
+	VMOVDQU64       128(SI), Z2
+	VPTERNLOGQ      $0x96, Z29, Z10, Z2
+	VMOVDQU64       192(SI), Z3
+	VPTERNLOGQ      $0x96, Z29, Z11, Z3
+	VMOVDQU64       256(SI), Z4
+	VPTERNLOGQ      $0x96, Z29, Z12, Z4
+	VMOVDQU64       320(SI), Z5
+	VPTERNLOGQ      $0x96, Z29, Z13, Z5
+	VMOVDQU64       384(SI), Z6
+	VPTERNLOGQ      $0x96, Z29, Z14, Z6
+	VMOVDQU64       448(SI), Z7
+	VPTERNLOGQ      $0x96, Z29, Z15, Z7
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VAESENC         Z16, Z2, Z2
+	VAESENC         Z16, Z3, Z3
+	VAESENC         Z16, Z4, Z4
+	VAESENC         Z16, Z5, Z5
+	VAESENC         Z16, Z6, Z6
+	VAESENC         Z16, Z7, Z7
+	VPXORQ          512(R9), Z8, Z8
+	VMOVDQA64       Z8, (R9)
+	VBROADCASTI32X4 (R14), Z8
+	VBROADCASTI32X4 16(R14), Z29
+	VPSLLVQ         left512E<>+0(SB), Z8, Z8
+	VPSRLVQ         right512E<>+0(SB), Z29, Z29
+	VPSLLQ.Z        $0x01, Z29, K1, Z30
+	VPTERNLOGQ      $0x96, Z30, Z29, Z8
+	VPSLLQ.Z        $0x02, Z29, K1, Z30
+	VPSLLQ.Z        $0x07, Z29, K1, Z31
+	VPTERNLOGQ      $0x96, Z31, Z30, Z8
+	VPSHUFD         $0x4e, Z8, Z29
+	VMOVDQA64       Z29, 576(R9)
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z6, Z6
+	VAESENC         Z17, Z7, Z7
+
 	// The first tweak of the group after the next, into the other slot.
 	DECQ R12
 	JNZ  c_same
@@ -1931,213 +1980,164 @@ c_same:
 	XORQ CX, R10
 
 c_done:
-	XORQ            $0x40, R14
-	MOVQ            R10, (R14)
-	MOVQ            R11, 8(R14)
-	MOVQ            R11, 16(R14)
-	MOVQ            R10, 24(R14)
-	XORQ            $0x40, R14
-	VBROADCASTI32X4 (AX), Z29
-	VBROADCASTI32X4 (BX), Z30
-	VMOVDQU64       (SI), Z0
-	VPTERNLOGQ      $0x96, Z29, Z8, Z0
-	VPXORQ          Z30, Z8, Z8
-	VMOVDQA64       Z8, (R9)
-	VMOVDQU64       64(SI), Z1
-	VPTERNLOGQ      $0x96, Z29, Z9, Z1
-	VPXORQ          Z30, Z9, Z9
-	VMOVDQA64       Z9, 64(R9)
-	VMOVDQU64       128(SI), Z2
-	VPTERNLOGQ      $0x96, Z29, Z10, Z2
-	VPXORQ          Z30, Z10, Z10
-	VMOVDQA64       Z10, 128(R9)
-	VMOVDQU64       192(SI), Z3
-	VPTERNLOGQ      $0x96, Z29, Z11, Z3
-	VPXORQ          Z30, Z11, Z11
-	VMOVDQA64       Z11, 192(R9)
-	VMOVDQU64       256(SI), Z4
-	VPTERNLOGQ      $0x96, Z29, Z12, Z4
-	VPXORQ          Z30, Z12, Z12
-	VMOVDQA64       Z12, 256(R9)
-	VMOVDQU64       320(SI), Z5
-	VPTERNLOGQ      $0x96, Z29, Z13, Z5
-	VPXORQ          Z30, Z13, Z13
-	VMOVDQA64       Z13, 320(R9)
-	VMOVDQU64       384(SI), Z6
-	VPTERNLOGQ      $0x96, Z29, Z14, Z6
-	VPXORQ          Z30, Z14, Z14
-	VMOVDQA64       Z14, 384(R9)
-	VMOVDQU64       448(SI), Z7
-	VPTERNLOGQ      $0x96, Z29, Z15, Z7
-	VPXORQ          Z30, Z15, Z15
-	VMOVDQA64       Z15, 448(R9)
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VAESENC         Z16, Z2, Z2
-	VAESENC         Z16, Z3, Z3
-	VAESENC         Z16, Z4, Z4
-	VAESENC         Z16, Z5, Z5
-	VAESENC         Z16, Z6, Z6
-	VAESENC         Z16, Z7, Z7
-	VBROADCASTI32X4 (R14), Z8
-	VBROADCASTI32X4 16(R14), Z29
-	VPSLLVQ         left512E<>+0(SB), Z8, Z8
-	VPSRLVQ         right512E<>+0(SB), Z29, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z8
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z8
-	VPSHUFD         $0x4e, Z8, Z29
-	VMOVDQA64       Z29, 640(R9)
-	VAESENC         Z17, Z0, Z0
-	VAESENC         Z17, Z1, Z1
-	VAESENC         Z17, Z2, Z2
-	VAESENC         Z17, Z3, Z3
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VAESENC         Z17, Z6, Z6
-	VAESENC         Z17, Z7, Z7
-	VAESENC         Z18, Z0, Z0
-	VAESENC         Z18, Z1, Z1
-	VAESENC         Z18, Z2, Z2
-	VAESENC         Z18, Z3, Z3
-	VAESENC         Z18, Z4, Z4
-	VAESENC         Z18, Z5, Z5
-	VAESENC         Z18, Z6, Z6
-	VAESENC         Z18, Z7, Z7
-	VPSLLQ          $0x04, Z8, Z9
-	VPSRLQ          $0x3c, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z9
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z9
-	VAESENC         Z19, Z0, Z0
-	VAESENC         Z19, Z1, Z1
-	VAESENC         Z19, Z2, Z2
-	VAESENC         Z19, Z3, Z3
-	VAESENC         Z19, Z4, Z4
-	VAESENC         Z19, Z5, Z5
-	VAESENC         Z19, Z6, Z6
-	VAESENC         Z19, Z7, Z7
-	VPSLLQ          $0x08, Z8, Z10
-	VPSRLQ          $0x38, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z10
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z10
-	VAESENC         Z20, Z0, Z0
-	VAESENC         Z20, Z1, Z1
-	VAESENC         Z20, Z2, Z2
-	VAESENC         Z20, Z3, Z3
-	VAESENC         Z20, Z4, Z4
-	VAESENC         Z20, Z5, Z5
-	VAESENC         Z20, Z6, Z6
-	VAESENC         Z20, Z7, Z7
-	VPSLLQ          $0x0c, Z8, Z11
-	VPSRLQ          $0x34, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z11
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z11
-	VAESENC         Z21, Z0, Z0
-	VAESENC         Z21, Z1, Z1
-	VAESENC         Z21, Z2, Z2
-	VAESENC         Z21, Z3, Z3
-	VAESENC         Z21, Z4, Z4
-	VAESENC         Z21, Z5, Z5
-	VAESENC         Z21, Z6, Z6
-	VAESENC         Z21, Z7, Z7
-	VPSLLQ          $0x10, Z8, Z12
-	VPSRLQ          $0x30, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z12
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z12
-	VAESENC         Z22, Z0, Z0
-	VAESENC         Z22, Z1, Z1
-	VAESENC         Z22, Z2, Z2
-	VAESENC         Z22, Z3, Z3
-	VAESENC         Z22, Z4, Z4
-	VAESENC         Z22, Z5, Z5
-	VAESENC         Z22, Z6, Z6
-	VAESENC         Z22, Z7, Z7
-	VPSLLQ          $0x14, Z8, Z13
-	VPSRLQ          $0x2c, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z13
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z13
-	VAESENC         Z23, Z0, Z0
-	VAESENC         Z23, Z1, Z1
-	VAESENC         Z23, Z2, Z2
-	VAESENC         Z23, Z3, Z3
-	VAESENC         Z23, Z4, Z4
-	VAESENC         Z23, Z5, Z5
-	VAESENC         Z23, Z6, Z6
-	VAESENC         Z23, Z7, Z7
-	VPSLLQ          $0x18, Z8, Z14
-	VPSRLQ          $0x28, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z14
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z14
-	VAESENC         Z24, Z0, Z0
-	VAESENC         Z24, Z1, Z1
-	VAESENC         Z24, Z2, Z2
-	VAESENC         Z24, Z3, Z3
-	VAESENC         Z24, Z4, Z4
-	VAESENC         Z24, Z5, Z5
-	VAESENC         Z24, Z6, Z6
-	VAESENC         Z24, Z7, Z7
-	VPSLLQ          $0x1c, Z8, Z15
-	VPSRLQ          $0x24, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z15
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z15
-	LEAQ            160(AX), CX
-	CMPQ            BX, CX
-	JEQ             last
-	VAESENC         Z25, Z0, Z0
-	VAESENC         Z25, Z1, Z1
-	VAESENC         Z25, Z2, Z2
-	VAESENC         Z25, Z3, Z3
-	VAESENC         Z25, Z4, Z4
-	VAESENC         Z25, Z5, Z5
-	VAESENC         Z25, Z6, Z6
-	VAESENC         Z25, Z7, Z7
-	VAESENC         Z26, Z0, Z0
-	VAESENC         Z26, Z1, Z1
-	VAESENC         Z26, Z2, Z2
-	VAESENC         Z26, Z3, Z3
-	VAESENC         Z26, Z4, Z4
-	VAESENC         Z26, Z5, Z5
-	VAESENC         Z26, Z6, Z6
-	VAESENC         Z26, Z7, Z7
-	VAESENC         Z27, Z0, Z0
-	VAESENC         Z27, Z1, Z1
-	VAESENC         Z27, Z2, Z2
-	VAESENC         Z27, Z3, Z3
-	VAESENC         Z27, Z4, Z4
-	VAESENC         Z27, Z5, Z5
-	VAESENC         Z27, Z6, Z6
-	VAESENC         Z27, Z7, Z7
-	VAESENC         Z28, Z0, Z0
-	VAESENC         Z28, Z1, Z1
-	VAESENC         Z28, Z2, Z2
-	VAESENC         Z28, Z3, Z3
-	VAESENC         Z28, Z4, Z4
-	VAESENC         Z28, Z5, Z5
-	VAESENC         Z28, Z6, Z6
-	VAESENC         Z28, Z7, Z7
+	XORQ       $0x40, R14
+	MOVQ       R10, (R14)
+	MOVQ       R11, 8(R14)
+	MOVQ       R11, 16(R14)
+	MOVQ       R10, 24(R14)
+	VAESENC    Z18, Z0, Z0
+	VAESENC    Z18, Z1, Z1
+	VAESENC    Z18, Z2, Z2
+	VAESENC    Z18, Z3, Z3
+	VAESENC    Z18, Z4, Z4
+	VAESENC    Z18, Z5, Z5
+	VAESENC    Z18, Z6, Z6
+	VAESENC    Z18, Z7, Z7
+	VPXORQ     512(R9), Z9, Z9
+	VMOVDQA64  Z9, 64(R9)
+	VPSLLQ     $0x04, Z8, Z9
+	VPSRLQ     $0x3c, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z9
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z9
+	VAESENC    Z19, Z0, Z0
+	VAESENC    Z19, Z1, Z1
+	VAESENC    Z19, Z2, Z2
+	VAESENC    Z19, Z3, Z3
+	VAESENC    Z19, Z4, Z4
+	VAESENC    Z19, Z5, Z5
+	VAESENC    Z19, Z6, Z6
+	VAESENC    Z19, Z7, Z7
+	VPXORQ     512(R9), Z10, Z10
+	VMOVDQA64  Z10, 128(R9)
+	VPSLLQ     $0x08, Z8, Z10
+	VPSRLQ     $0x38, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z10
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z10
+	VAESENC    Z20, Z0, Z0
+	VAESENC    Z20, Z1, Z1
+	VAESENC    Z20, Z2, Z2
+	VAESENC    Z20, Z3, Z3
+	VAESENC    Z20, Z4, Z4
+	VAESENC    Z20, Z5, Z5
+	VAESENC    Z20, Z6, Z6
+	VAESENC    Z20, Z7, Z7
+	VPXORQ     512(R9), Z11, Z11
+	VMOVDQA64  Z11, 192(R9)
+	VPSLLQ     $0x0c, Z8, Z11
+	VPSRLQ     $0x34, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z11
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z11
+	VAESENC    Z21, Z0, Z0
+	VAESENC    Z21, Z1, Z1
+	VAESENC    Z21, Z2, Z2
+	VAESENC    Z21, Z3, Z3
+	VAESENC    Z21, Z4, Z4
+	VAESENC    Z21, Z5, Z5
+	VAESENC    Z21, Z6, Z6
+	VAESENC    Z21, Z7, Z7
+	VPXORQ     512(R9), Z12, Z12
+	VMOVDQA64  Z12, 256(R9)
+	VPSLLQ     $0x10, Z8, Z12
+	VPSRLQ     $0x30, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z12
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z12
+	VAESENC    Z22, Z0, Z0
+	VAESENC    Z22, Z1, Z1
+	VAESENC    Z22, Z2, Z2
+	VAESENC    Z22, Z3, Z3
+	VAESENC    Z22, Z4, Z4
+	VAESENC    Z22, Z5, Z5
+	VAESENC    Z22, Z6, Z6
+	VAESENC    Z22, Z7, Z7
+	VPXORQ     512(R9), Z13, Z13
+	VMOVDQA64  Z13, 320(R9)
+	VPSLLQ     $0x14, Z8, Z13
+	VPSRLQ     $0x2c, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z13
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z13
+	VAESENC    Z23, Z0, Z0
+	VAESENC    Z23, Z1, Z1
+	VAESENC    Z23, Z2, Z2
+	VAESENC    Z23, Z3, Z3
+	VAESENC    Z23, Z4, Z4
+	VAESENC    Z23, Z5, Z5
+	VAESENC    Z23, Z6, Z6
+	VAESENC    Z23, Z7, Z7
+	VPXORQ     512(R9), Z14, Z14
+	VMOVDQA64  Z14, 384(R9)
+	VPSLLQ     $0x18, Z8, Z14
+	VPSRLQ     $0x28, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z14
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z14
+	VAESENC    Z24, Z0, Z0
+	VAESENC    Z24, Z1, Z1
+	VAESENC    Z24, Z2, Z2
+	VAESENC    Z24, Z3, Z3
+	VAESENC    Z24, Z4, Z4
+	VAESENC    Z24, Z5, Z5
+	VAESENC    Z24, Z6, Z6
+	VAESENC    Z24, Z7, Z7
+	VPXORQ     512(R9), Z15, Z15
+	VMOVDQA64  Z15, 448(R9)
+	VPSLLQ     $0x1c, Z8, Z15
+	VPSRLQ     $0x24, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z15
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z15
+	CMPQ       BX, $0x0a
+	JEQ        last
+	VAESENC    Z25, Z0, Z0
+	VAESENC    Z25, Z1, Z1
+	VAESENC    Z25, Z2, Z2
+	VAESENC    Z25, Z3, Z3
+	VAESENC    Z25, Z4, Z4
+	VAESENC    Z25, Z5, Z5
+	VAESENC    Z25, Z6, Z6
+	VAESENC    Z25, Z7, Z7
+	VAESENC    Z26, Z0, Z0
+	VAESENC    Z26, Z1, Z1
+	VAESENC    Z26, Z2, Z2
+	VAESENC    Z26, Z3, Z3
+	VAESENC    Z26, Z4, Z4
+	VAESENC    Z26, Z5, Z5
+	VAESENC    Z26, Z6, Z6
+	VAESENC    Z26, Z7, Z7
+	VAESENC    Z27, Z0, Z0
+	VAESENC    Z27, Z1, Z1
+	VAESENC    Z27, Z2, Z2
+	VAESENC    Z27, Z3, Z3
+	VAESENC    Z27, Z4, Z4
+	VAESENC    Z27, Z5, Z5
+	VAESENC    Z27, Z6, Z6
+	VAESENC    Z27, Z7, Z7
+	VAESENC    Z28, Z0, Z0
+	VAESENC    Z28, Z1, Z1
+	VAESENC    Z28, Z2, Z2
+	VAESENC    Z28, Z3, Z3
+	VAESENC    Z28, Z4, Z4
+	VAESENC    Z28, Z5, Z5
+	VAESENC    Z28, Z6, Z6
+	VAESENC    Z28, Z7, Z7
 
 last:
 	VAESENCLAST (R9), Z0, Z0
@@ -2156,7 +2156,6 @@ last:
 	VMOVDQU64   Z6, 384(DI)
 	VAESENCLAST 448(R9), Z7, Z7
 	VMOVDQU64   Z7, 448(DI)
-	XORQ        $0x40, R14
 	ADDQ        $+512, SI
 	ADDQ        $+512, DI
 	DECQ        R13
@@ -2206,8 +2205,9 @@ last:
 	VMOVDQA64 Z0, 512(R9)
 	VMOVDQA64 Z0, 576(R9)
 	VMOVDQA64 Z0, 640(R9)
+	VMOVDQA64 Z0, 704(R9)
 	MOVQ      sectors+40(FP), CX
-	LEAQ      704(R9), DI
+	LEAQ      768(R9), DI
 
 wipe:
 	VMOVDQA64 Z0, (DI)
@@ -3501,7 +3501,7 @@ GLOBL lanesD<>(SB), RODATA|NOPTR, $64
 
 // func decryptVAES512(data *byte, tweak *byte, rounds int, dst *byte, src *byte, sectors int, groups int, first uint64, step uint64)
 // Requires: AVX, AVX512DQ, AVX512F, VAES
-TEXT ·decryptVAES512(SB), $1920-72
+TEXT ·decryptVAES512(SB), $1984-72
 	LEAQ  (SP), R9
 	ADDQ  $+127, R9
 	ANDQ  $-128, R9
@@ -3510,7 +3510,7 @@ TEXT ·decryptVAES512(SB), $1920-72
 	MOVQ  sectors+40(FP), CX
 	MOVQ  first+56(FP), R8
 	MOVQ  step+64(FP), R10
-	LEAQ  704(R9), DX
+	LEAQ  768(R9), DX
 	MOVQ  DX, DI
 	MOVL  $0x00000055, SI
 	KMOVW SI, K1
@@ -3642,10 +3642,12 @@ numbers_last:
 	VBROADCASTI32X4 192(AX), Z27
 	VBROADCASTI32X4 208(AX), Z28
 	SHLQ            $0x04, BX
-	ADDQ            AX, BX
+	VBROADCASTI32X4 (AX)(BX*1), Z29
+	VMOVDQA64       Z29, 512(R9)
+	SHRQ            $0x04, BX
 	MOVQ            CX, R13
 	IMULQ           R8, R13
-	LEAQ            512(R9), R14
+	LEAQ            640(R9), R14
 
 	// The tweaks of the first group, which does not wait for the general registers.
 	VSHUFI64X2 $0x00, Z0, Z0, Z8
@@ -3760,6 +3762,53 @@ b_done:
 	MOVQ R10, 24(R14)
 
 group:
+	VBROADCASTI32X4 (AX), Z29
+	VMOVDQU64       (SI), Z0
+	VPTERNLOGQ      $0x96, Z29, Z8, Z0
+	VMOVDQU64       64(SI), Z1
+	VPTERNLOGQ      $0x96, Z29, Z9, Z1
+	VMOVDQU64       128(SI), Z2
+	VPTERNLOGQ      $0x96, Z29, Z10, Z2
+	VMOVDQU64       192(SI), Z3
+	VPTERNLOGQ      $0x96, Z29, Z11, Z3
+	VMOVDQU64       256(SI), Z4
+	VPTERNLOGQ      $0x96, Z29, Z12, Z4
+	VMOVDQU64       320(SI), Z5
+	VPTERNLOGQ      $0x96, Z29, Z13, Z5
+	VMOVDQU64       384(SI), Z6
+	VPTERNLOGQ      $0x96, Z29, Z14, Z6
+	VMOVDQU64       448(SI), Z7
+	VPTERNLOGQ      $0x96, Z29, Z15, Z7
+	VAESDEC         Z16, Z0, Z0
+	VAESDEC         Z16, Z1, Z1
+	VAESDEC         Z16, Z2, Z2
+	VAESDEC         Z16, Z3, Z3
+	VAESDEC         Z16, Z4, Z4
+	VAESDEC         Z16, Z5, Z5
+	VAESDEC         Z16, Z6, Z6
+	VAESDEC         Z16, Z7, Z7
+	VPXORQ          512(R9), Z8, Z8
+	VMOVDQA64       Z8, (R9)
+	VBROADCASTI32X4 (R14), Z8
+	VBROADCASTI32X4 16(R14), Z29
+	VPSLLVQ         left512D<>+0(SB), Z8, Z8
+	VPSRLVQ         right512D<>+0(SB), Z29, Z29
+	VPSLLQ.Z        $0x01, Z29, K1, Z30
+	VPTERNLOGQ      $0x96, Z30, Z29, Z8
+	VPSLLQ.Z        $0x02, Z29, K1, Z30
+	VPSLLQ.Z        $0x07, Z29, K1, Z31
+	VPTERNLOGQ      $0x96, Z31, Z30, Z8
+	VPSHUFD         $0x4e, Z8, Z29
+	VMOVDQA64       Z29, 576(R9)
+	VAESDEC         Z17, Z0, Z0
+	VAESDEC         Z17, Z1, Z1
+	VAESDEC         Z17, Z2, Z2
+	VAESDEC         Z17, Z3, Z3
+	VAESDEC         Z17, Z4, Z4
+	VAESDEC         Z17, Z5, Z5
+	VAESDEC         Z17, Z6, Z6
+	VAESDEC         Z17, Z7, Z7
+
 	// The first tweak of the group after the next, into the other slot.
 	DECQ R12
 	JNZ  c_same
@@ -3783,213 +3832,164 @@ c_same:
 	XORQ CX, R10
 
 c_done:
-	XORQ            $0x40, R14
-	MOVQ            R10, (R14)
-	MOVQ            R11, 8(R14)
-	MOVQ            R11, 16(R14)
-	MOVQ            R10, 24(R14)
-	XORQ            $0x40, R14
-	VBROADCASTI32X4 (AX), Z29
-	VBROADCASTI32X4 (BX), Z30
-	VMOVDQU64       (SI), Z0
-	VPTERNLOGQ      $0x96, Z29, Z8, Z0
-	VPXORQ          Z30, Z8, Z8
-	VMOVDQA64       Z8, (R9)
-	VMOVDQU64       64(SI), Z1
-	VPTERNLOGQ      $0x96, Z29, Z9, Z1
-	VPXORQ          Z30, Z9, Z9
-	VMOVDQA64       Z9, 64(R9)
-	VMOVDQU64       128(SI), Z2
-	VPTERNLOGQ      $0x96, Z29, Z10, Z2
-	VPXORQ          Z30, Z10, Z10
-	VMOVDQA64       Z10, 128(R9)
-	VMOVDQU64       192(SI), Z3
-	VPTERNLOGQ      $0x96, Z29, Z11, Z3
-	VPXORQ          Z30, Z11, Z11
-	VMOVDQA64       Z11, 192(R9)
-	VMOVDQU64       256(SI), Z4
-	VPTERNLOGQ      $0x96, Z29, Z12, Z4
-	VPXORQ          Z30, Z12, Z12
-	VMOVDQA64       Z12, 256(R9)
-	VMOVDQU64       320(SI), Z5
-	VPTERNLOGQ      $0x96, Z29, Z13, Z5
-	VPXORQ          Z30, Z13, Z13
-	VMOVDQA64       Z13, 320(R9)
-	VMOVDQU64       384(SI), Z6
-	VPTERNLOGQ      $0x96, Z29, Z14, Z6
-	VPXORQ          Z30, Z14, Z14
-	VMOVDQA64       Z14, 384(R9)
-	VMOVDQU64       448(SI), Z7
-	VPTERNLOGQ      $0x96, Z29, Z15, Z7
-	VPXORQ          Z30, Z15, Z15
-	VMOVDQA64       Z15, 448(R9)
-	VAESDEC         Z16, Z0, Z0
-	VAESDEC         Z16, Z1, Z1
-	VAESDEC         Z16, Z2, Z2
-	VAESDEC         Z16, Z3, Z3
-	VAESDEC         Z16, Z4, Z4
-	VAESDEC         Z16, Z5, Z5
-	VAESDEC         Z16, Z6, Z6
-	VAESDEC         Z16, Z7, Z7
-	VBROADCASTI32X4 (R14), Z8
-	VBROADCASTI32X4 16(R14), Z29
-	VPSLLVQ         left512D<>+0(SB), Z8, Z8
-	VPSRLVQ         right512D<>+0(SB), Z29, Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z8
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z8
-	VPSHUFD         $0x4e, Z8, Z29
-	VMOVDQA64       Z29, 640(R9)
-	VAESDEC         Z17, Z0, Z0
-	VAESDEC         Z17, Z1, Z1
-	VAESDEC         Z17, Z2, Z2
-	VAESDEC         Z17, Z3, Z3
-	VAESDEC         Z17, Z4, Z4
-	VAESDEC         Z17, Z5, Z5
-	VAESDEC         Z17, Z6, Z6
-	VAESDEC         Z17, Z7, Z7
-	VAESDEC         Z18, Z0, Z0
-	VAESDEC         Z18, Z1, Z1
-	VAESDEC         Z18, Z2, Z2
-	VAESDEC         Z18, Z3, Z3
-	VAESDEC         Z18, Z4, Z4
-	VAESDEC         Z18, Z5, Z5
-	VAESDEC         Z18, Z6, Z6
-	VAESDEC         Z18, Z7, Z7
-	VPSLLQ          $0x04, Z8, Z9
-	VPSRLQ          $0x3c, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z9
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z9
-	VAESDEC         Z19, Z0, Z0
-	VAESDEC         Z19, Z1, Z1
-	VAESDEC         Z19, Z2, Z2
-	VAESDEC         Z19, Z3, Z3
-	VAESDEC         Z19, Z4, Z4
-	VAESDEC         Z19, Z5, Z5
-	VAESDEC         Z19, Z6, Z6
-	VAESDEC         Z19, Z7, Z7
-	VPSLLQ          $0x08, Z8, Z10
-	VPSRLQ          $0x38, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z10
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z10
-	VAESDEC         Z20, Z0, Z0
-	VAESDEC         Z20, Z1, Z1
-	VAESDEC         Z20, Z2, Z2
-	VAESDEC         Z20, Z3, Z3
-	VAESDEC         Z20, Z4, Z4
-	VAESDEC         Z20, Z5, Z5
-	VAESDEC         Z20, Z6, Z6
-	VAESDEC         Z20, Z7, Z7
-	VPSLLQ          $0x0c, Z8, Z11
-	VPSRLQ          $0x34, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z11
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z11
-	VAESDEC         Z21, Z0, Z0
-	VAESDEC         Z21, Z1, Z1
-	VAESDEC         Z21, Z2, Z2
-	VAESDEC         Z21, Z3, Z3
-	VAESDEC         Z21, Z4, Z4
-	VAESDEC         Z21, Z5, Z5
-	VAESDEC         Z21, Z6, Z6
-	VAESDEC         Z21, Z7, Z7
-	VPSLLQ          $0x10, Z8, Z12
-	VPSRLQ          $0x30, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z12
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z12
-	VAESDEC         Z22, Z0, Z0
-	VAESDEC         Z22, Z1, Z1
-	VAESDEC         Z22, Z2, Z2
-	VAESDEC         Z22, Z3, Z3
-	VAESDEC         Z22, Z4, Z4
-	VAESDEC         Z22, Z5, Z5
-	VAESDEC         Z22, Z6, Z6
-	VAESDEC         Z22, Z7, Z7
-	VPSLLQ          $0x14, Z8, Z13
-	VPSRLQ          $0x2c, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z13
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z13
-	VAESDEC         Z23, Z0, Z0
-	VAESDEC         Z23, Z1, Z1
-	VAESDEC         Z23, Z2, Z2
-	VAESDEC         Z23, Z3, Z3
-	VAESDEC         Z23, Z4, Z4
-	VAESDEC         Z23, Z5, Z5
-	VAESDEC         Z23, Z6, Z6
-	VAESDEC         Z23, Z7, Z7
-	VPSLLQ          $0x18, Z8, Z14
-	VPSRLQ          $0x28, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z14
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z14
-	VAESDEC         Z24, Z0, Z0
-	VAESDEC         Z24, Z1, Z1
-	VAESDEC         Z24, Z2, Z2
-	VAESDEC         Z24, Z3, Z3
-	VAESDEC         Z24, Z4, Z4
-	VAESDEC         Z24, Z5, Z5
-	VAESDEC         Z24, Z6, Z6
-	VAESDEC         Z24, Z7, Z7
-	VPSLLQ          $0x1c, Z8, Z15
-	VPSRLQ          $0x24, 640(R9), Z29
-	VPSLLQ.Z        $0x01, Z29, K1, Z30
-	VPTERNLOGQ      $0x96, Z30, Z29, Z15
-	VPSLLQ.Z        $0x02, Z29, K1, Z30
-	VPSLLQ.Z        $0x07, Z29, K1, Z31
-	VPTERNLOGQ      $0x96, Z31, Z30, Z15
-	LEAQ            160(AX), CX
-	CMPQ            BX, CX
-	JEQ             last
-	VAESDEC         Z25, Z0, Z0
-	VAESDEC         Z25, Z1, Z1
-	VAESDEC         Z25, Z2, Z2
-	VAESDEC         Z25, Z3, Z3
-	VAESDEC         Z25, Z4, Z4
-	VAESDEC         Z25, Z5, Z5
-	VAESDEC         Z25, Z6, Z6
-	VAESDEC         Z25, Z7, Z7
-	VAESDEC         Z26, Z0, Z0
-	VAESDEC         Z26, Z1, Z1
-	VAESDEC         Z26, Z2, Z2
-	VAESDEC         Z26, Z3, Z3
-	VAESDEC         Z26, Z4, Z4
-	VAESDEC         Z26, Z5, Z5
-	VAESDEC         Z26, Z6, Z6
-	VAESDEC         Z26, Z7, Z7
-	VAESDEC         Z27, Z0, Z0
-	VAESDEC         Z27, Z1, Z1
-	VAESDEC         Z27, Z2, Z2
-	VAESDEC         Z27, Z3, Z3
-	VAESDEC         Z27, Z4, Z4
-	VAESDEC         Z27, Z5, Z5
-	VAESDEC         Z27, Z6, Z6
-	VAESDEC         Z27, Z7, Z7
-	VAESDEC         Z28, Z0, Z0
-	VAESDEC         Z28, Z1, Z1
-	VAESDEC         Z28, Z2, Z2
-	VAESDEC         Z28, Z3, Z3
-	VAESDEC         Z28, Z4, Z4
-	VAESDEC         Z28, Z5, Z5
-	VAESDEC         Z28, Z6, Z6
-	VAESDEC         Z28, Z7, Z7
+	XORQ       $0x40, R14
+	MOVQ       R10, (R14)
+	MOVQ       R11, 8(R14)
+	MOVQ       R11, 16(R14)
+	MOVQ       R10, 24(R14)
+	VAESDEC    Z18, Z0, Z0
+	VAESDEC    Z18, Z1, Z1
+	VAESDEC    Z18, Z2, Z2
+	VAESDEC    Z18, Z3, Z3
+	VAESDEC    Z18, Z4, Z4
+	VAESDEC    Z18, Z5, Z5
+	VAESDEC    Z18, Z6, Z6
+	VAESDEC    Z18, Z7, Z7
+	VPXORQ     512(R9), Z9, Z9
+	VMOVDQA64  Z9, 64(R9)
+	VPSLLQ     $0x04, Z8, Z9
+	VPSRLQ     $0x3c, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z9
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z9
+	VAESDEC    Z19, Z0, Z0
+	VAESDEC    Z19, Z1, Z1
+	VAESDEC    Z19, Z2, Z2
+	VAESDEC    Z19, Z3, Z3
+	VAESDEC    Z19, Z4, Z4
+	VAESDEC    Z19, Z5, Z5
+	VAESDEC    Z19, Z6, Z6
+	VAESDEC    Z19, Z7, Z7
+	VPXORQ     512(R9), Z10, Z10
+	VMOVDQA64  Z10, 128(R9)
+	VPSLLQ     $0x08, Z8, Z10
+	VPSRLQ     $0x38, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z10
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z10
+	VAESDEC    Z20, Z0, Z0
+	VAESDEC    Z20, Z1, Z1
+	VAESDEC    Z20, Z2, Z2
+	VAESDEC    Z20, Z3, Z3
+	VAESDEC    Z20, Z4, Z4
+	VAESDEC    Z20, Z5, Z5
+	VAESDEC    Z20, Z6, Z6
+	VAESDEC    Z20, Z7, Z7
+	VPXORQ     512(R9), Z11, Z11
+	VMOVDQA64  Z11, 192(R9)
+	VPSLLQ     $0x0c, Z8, Z11
+	VPSRLQ     $0x34, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z11
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z11
+	VAESDEC    Z21, Z0, Z0
+	VAESDEC    Z21, Z1, Z1
+	VAESDEC    Z21, Z2, Z2
+	VAESDEC    Z21, Z3, Z3
+	VAESDEC    Z21, Z4, Z4
+	VAESDEC    Z21, Z5, Z5
+	VAESDEC    Z21, Z6, Z6
+	VAESDEC    Z21, Z7, Z7
+	VPXORQ     512(R9), Z12, Z12
+	VMOVDQA64  Z12, 256(R9)
+	VPSLLQ     $0x10, Z8, Z12
+	VPSRLQ     $0x30, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z12
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z12
+	VAESDEC    Z22, Z0, Z0
+	VAESDEC    Z22, Z1, Z1
+	VAESDEC    Z22, Z2, Z2
+	VAESDEC    Z22, Z3, Z3
+	VAESDEC    Z22, Z4, Z4
+	VAESDEC    Z22, Z5, Z5
+	VAESDEC    Z22, Z6, Z6
+	VAESDEC    Z22, Z7, Z7
+	VPXORQ     512(R9), Z13, Z13
+	VMOVDQA64  Z13, 320(R9)
+	VPSLLQ     $0x14, Z8, Z13
+	VPSRLQ     $0x2c, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z13
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z13
+	VAESDEC    Z23, Z0, Z0
+	VAESDEC    Z23, Z1, Z1
+	VAESDEC    Z23, Z2, Z2
+	VAESDEC    Z23, Z3, Z3
+	VAESDEC    Z23, Z4, Z4
+	VAESDEC    Z23, Z5, Z5
+	VAESDEC    Z23, Z6, Z6
+	VAESDEC    Z23, Z7, Z7
+	VPXORQ     512(R9), Z14, Z14
+	VMOVDQA64  Z14, 384(R9)
+	VPSLLQ     $0x18, Z8, Z14
+	VPSRLQ     $0x28, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z14
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z14
+	VAESDEC    Z24, Z0, Z0
+	VAESDEC    Z24, Z1, Z1
+	VAESDEC    Z24, Z2, Z2
+	VAESDEC    Z24, Z3, Z3
+	VAESDEC    Z24, Z4, Z4
+	VAESDEC    Z24, Z5, Z5
+	VAESDEC    Z24, Z6, Z6
+	VAESDEC    Z24, Z7, Z7
+	VPXORQ     512(R9), Z15, Z15
+	VMOVDQA64  Z15, 448(R9)
+	VPSLLQ     $0x1c, Z8, Z15
+	VPSRLQ     $0x24, 576(R9), Z29
+	VPSLLQ.Z   $0x01, Z29, K1, Z30
+	VPTERNLOGQ $0x96, Z30, Z29, Z15
+	VPSLLQ.Z   $0x02, Z29, K1, Z30
+	VPSLLQ.Z   $0x07, Z29, K1, Z31
+	VPTERNLOGQ $0x96, Z31, Z30, Z15
+	CMPQ       BX, $0x0a
+	JEQ        last
+	VAESDEC    Z25, Z0, Z0
+	VAESDEC    Z25, Z1, Z1
+	VAESDEC    Z25, Z2, Z2
+	VAESDEC    Z25, Z3, Z3
+	VAESDEC    Z25, Z4, Z4
+	VAESDEC    Z25, Z5, Z5
+	VAESDEC    Z25, Z6, Z6
+	VAESDEC    Z25, Z7, Z7
+	VAESDEC    Z26, Z0, Z0
+	VAESDEC    Z26, Z1, Z1
+	VAESDEC    Z26, Z2, Z2
+	VAESDEC    Z26, Z3, Z3
+	VAESDEC    Z26, Z4, Z4
+	VAESDEC    Z26, Z5, Z5
+	VAESDEC    Z26, Z6, Z6
+	VAESDEC    Z26, Z7, Z7
+	VAESDEC    Z27, Z0, Z0
+	VAESDEC    Z27, Z1, Z1
+	VAESDEC    Z27, Z2, Z2
+	VAESDEC    Z27, Z3, Z3
+	VAESDEC    Z27, Z4, Z4
+	VAESDEC    Z27, Z5, Z5
+	VAESDEC    Z27, Z6, Z6
+	VAESDEC    Z27, Z7, Z7
+	VAESDEC    Z28, Z0, Z0
+	VAESDEC    Z28, Z1, Z1
+	VAESDEC    Z28, Z2, Z2
+	VAESDEC    Z28, Z3, Z3
+	VAESDEC    Z28, Z4, Z4
+	VAESDEC    Z28, Z5, Z5
+	VAESDEC    Z28, Z6, Z6
+	VAESDEC    Z28, Z7, Z7
 
 last:
 	VAESDECLAST (R9), Z0, Z0
@@ -4008,7 +4008,6 @@ last:
 	VMOVDQU64   Z6, 384(DI)
 	VAESDECLAST 448(R9), Z7, Z7
 	VMOVDQU64   Z7, 448(DI)
-	XORQ        $0x40, R14
 	ADDQ        $+512, SI
 	ADDQ        $+512, DI
 	DECQ        R13
@@ -4058,8 +4057,9 @@ last:
 	VMOVDQA64 Z0, 512(R9)
 	VMOVDQA64 Z0, 576(R9)
 	VMOVDQA64 Z0, 640(R9)
+	VMOVDQA64 Z0, 704(R9)
 	MOVQ      sectors+40(FP), CX
-	LEAQ      704(R9), DI
+	LEAQ      768(R9), DI
 
 wipe:
 	VMOVDQA64 Z0, (DI)

@@ -74,10 +74,11 @@ func tweaksVAES512(lanes Mem) {
 // sectorsVAES512 works on groups of 32 blocks, four in a register. While a
 // group goes through the rounds, the tweaks of the next one are computed
 // between them, and the first tweak of the one after that in the general
-// registers.
+// registers. Between groups stands as little as possible: a core that two
+// threads share looks half as far ahead, and would leave its AES units idle.
 //
 //	Z0-Z7 data, Z8-Z15 tweaks, Z16-Z28 round keys 1 to 13, Z29-Z31 scratch
-//	AX keys, BX the last one, DI dst, SI src, DX tweaks, R8 groups of a sector,
+//	AX keys, BX rounds, DI dst, SI src, DX tweaks, R8 groups of a sector,
 //	R9 stack, R10:R11 next first tweak, R12 groups left of its sector,
 //	R13 groups left in all, R14 the slot of the next group's first tweak
 func sectorsVAES512(encrypt bool) {
@@ -87,9 +88,10 @@ func sectorsVAES512(encrypt bool) {
 	lanes := constants("lanes"+suffix, 0, 0, 1, 0, 2, 0, 3, 0)
 	const ( // offsets from R9
 		final  = 0            // tweaks with the last round key added
-		slots  = final + 8*64 // twice: a first tweak, and its halves swapped
-		swap   = slots + 2*64 // the first four tweaks, their halves swapped
-		locals = swap + 64
+		last   = final + 8*64 // the last round key four times
+		swap   = last + 64    // the first four tweaks, their halves swapped
+		slots  = swap + 64    // twice: a first tweak, and its halves swapped
+		locals = slots + 2*64
 	)
 	static(slots % 128) // so that XOR 64 goes from one slot to the other
 	sectors(direction(encrypt, "encryptVAES512", "decryptVAES512"), "32", locals, func() {
@@ -101,7 +103,9 @@ func sectorsVAES512(encrypt bool) {
 		VBROADCASTI32X4(at(RAX, block*r), zmm[15+r])
 	}
 	SHLQ(Imm(4), RBX)
-	ADDQ(RAX, RBX)
+	VBROADCASTI32X4(Mem{Base: RAX, Index: RBX, Scale: 1}, Z29)
+	VMOVDQA64(Z29, at(R9, last))
+	SHRQ(Imm(4), RBX)
 	MOVQ(RCX, R13)
 	IMULQ(R8, R13)
 	LEAQ(at(R9, slots), R14)
@@ -142,19 +146,16 @@ func sectorsVAES512(encrypt bool) {
 	if !encrypt {
 		round, lastRound = VAESDEC, VAESDECLAST
 	}
+	// keep stores what the last round adds to vector j, before tweak(j).
+	keep := func(j int) {
+		VPXORQ(at(R9, last), zmm[8+j], zmm[8+j])
+		VMOVDQA64(zmm[8+j], at(R9, final+64*j))
+	}
 	Label("group")
-	Comment("The first tweak of the group after the next, into the other slot.")
-	nextFirst("c", 32)
-	XORQ(Imm(64), R14)
-	storeFirst(R14, 0)
-	XORQ(Imm(64), R14)
 	VBROADCASTI32X4(at(RAX, 0), Z29)
-	VBROADCASTI32X4(at(RBX, 0), Z30)
 	for j := range 8 {
 		VMOVDQU64(at(RSI, 64*j), zmm[j])
 		VPTERNLOGQ(Imm(0x96), Z29, zmm[8+j], zmm[j])
-		VPXORQ(Z30, zmm[8+j], zmm[8+j])
-		VMOVDQA64(zmm[8+j], at(R9, final+64*j))
 	}
 	for r := 1; r < 10; r++ {
 		for j := range 8 {
@@ -162,17 +163,23 @@ func sectorsVAES512(encrypt bool) {
 		}
 		switch {
 		case r == 1:
+			keep(0)
 			VBROADCASTI32X4(at(R14, 0), Z8)
 			VBROADCASTI32X4(at(R14, 16), Z29)
 			tweak(0, nil)
 			VPSHUFD(Imm(0x4e), Z8, Z29)
 			VMOVDQA64(Z29, at(R9, swap))
+		case r == 2:
+			Comment("The first tweak of the group after the next, into the other slot.")
+			nextFirst("c", 32)
+			XORQ(Imm(64), R14)
+			storeFirst(R14, 0)
 		case r > 2:
+			keep(r - 2)
 			tweak(r-2, at(R9, swap))
 		}
 	}
-	LEAQ(at(RAX, 10*block), RCX)
-	CMPQ(RBX, RCX)
+	CMPQ(RBX, Imm(10))
 	JEQ(LabelRef("last"))
 	for r := 10; r < 14; r++ {
 		for j := range 8 {
@@ -184,7 +191,6 @@ func sectorsVAES512(encrypt bool) {
 		lastRound(at(R9, final+64*j), zmm[j], zmm[j])
 		VMOVDQU64(zmm[j], at(RDI, 64*j))
 	}
-	XORQ(Imm(64), R14)
 	ADDQ(I32(512), RSI)
 	ADDQ(I32(512), RDI)
 	DECQ(R13)
