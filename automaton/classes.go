@@ -25,7 +25,7 @@ type splitter struct {
 const (
 	maxClasses    = 1024    // of the predicates of one hypercall
 	maxSplitWork  = 1 << 20 // elementary operations for one machine
-	maxAlgebra    = 1 << 24 // the same where an answer is worth waiting for
+	maxAlgebra    = 1 << 22 // the same where an answer is worth waiting for
 	splitCost     = 1200    // of the least split, in these operations
 	examplesFresh = "other"
 )

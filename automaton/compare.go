@@ -117,9 +117,8 @@ func (p *product) difference(left, right *dfa) (*Difference, error) {
 				walk.visit(to, i, letter)
 			}
 		}
-		if len(walk.list) > maxPairs {
-			return nil, fmt.Errorf("automata %s and %s have more than %d states together: this %w",
-				tick(p.left.m.name), tick(p.right.m.name), maxPairs, ErrUndecided)
+		if err := p.tooLarge(walk); err != nil {
+			return nil, err
 		}
 	}
 	return nil, nil

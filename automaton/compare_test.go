@@ -110,6 +110,24 @@ func TestUndecided(t *testing.T) {
 	}
 }
 
+// Comparing takes bounded time, however the automata are made.
+func TestComparingIsBounded(t *testing.T) {
+	many := compile(t, "("+distinct(400, "a{x:#} b{x:\"#\"} | ")+"z)*")
+	long := compile(t, "("+distinct(300, "a{...} b{ x: any } ")+")*")
+	loops := [2]*Machine{compile(t, "(a{701} | b)*"), compile(t, "(a{709} | b | c)*")}
+	for i, pair := range [][2]*Machine{{many, long}, {long, many}, {many, many}, loops} {
+		start := cpuTime(t)
+		_, err1 := Includes(pair[0], pair[1])
+		_, err2 := Intersect(pair[0], pair[1])
+		_, err3 := Shared(pair[0], pair[1])
+		if took := cpuTime(t) - start; took > 20*nastyTime {
+			t.Errorf("pair %d: %v (%v, %v, %v)", i, took, err1, err2, err3)
+		} else {
+			t.Log(took, err1, err2, err3)
+		}
+	}
+}
+
 // Laws that hold for all expressions.
 func TestLaws(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))

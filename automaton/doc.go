@@ -9,8 +9,14 @@
 //
 // docs/automata.md is the reference. The way of a text is
 //
-//	Parse (lex.go, parse*.go) -> File (ast.go, format.go: canonical text, hash)
-//	  -> Compile (nfa.go) -> Machine -> Start -> Run (run.go, match.go: one Step a hypercall)
+//	Parse (lex.go, parse*.go, parts.go) -> File (ast.go; format.go, print.go: canonical text, hash)
+//	  -> Compile (machine.go) -> nfa.go
+//	       -> without captures: alphabet.go, classes*.go -> subset.go -> minimize.go -> dfa.go
+//	  -> Machine -> Start -> Run (run.go; follow.go or all ways at once; match.go: predicates)
+//
+// Beside it stand Format, which keeps comments (source.go); Includes, Equal,
+// Intersect and Shared (product.go, compare.go, intersect.go, check.go); Trace
+// (trace.go); DOT and SVG (graph.go, layout.go, draw*.go).
 //
 // The package is pure: no I/O, no clock. Texts come from tenants and arguments
 // from the management domain, so both are hostile here: sizes, nesting, states

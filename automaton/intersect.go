@@ -55,6 +55,9 @@ func (p *product) intersect(left, right *dfa) (*dfa, error) {
 			}
 		}
 		out.states = append(out.states, s)
+		if err := p.tooLarge(walk); err != nil {
+			return nil, err
+		}
 		if edges += len(s.edges) + len(s.offers); len(walk.list) > MaxStates || edges > maxEdges {
 			return nil, tooLarge
 		}

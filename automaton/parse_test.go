@@ -302,6 +302,7 @@ func TestNastyTexts(t *testing.T) {
 			}
 			took := cpuTime(t) - start
 			runtime.ReadMemStats(&after)
+			t.Logf("%v, %d KiB", took, (after.TotalAlloc-before.TotalAlloc)>>10)
 			if start = cpuTime(t); f != nil {
 				_ = f.Hash()
 				_, _ = f.CompilePolicy()

@@ -10,14 +10,26 @@ import (
 // when the question is not answered for these automata.
 var ErrUndecided = errors.New("cannot be decided")
 
-// maxPairs is how many pairs of states a comparison looks at.
-const maxPairs = 1 << 18
+// A comparison looks at so many pairs of states, and steps so often from one.
+const (
+	maxPairs     = 1 << 18
+	maxPairSteps = 1 << 22
+)
 
 // product reads two deterministic machines with one alphabet, whose classes
 // neither's predicates can tell apart.
 type product struct {
 	left, right side
 	letters     *alphabet
+	steps       int // taken so far
+}
+
+// tooLarge is why a walk through pairs stops.
+func (p *product) tooLarge(walk *pairs) error {
+	if len(walk.list) <= maxPairs && p.steps <= maxPairSteps {
+		return nil
+	}
+	return fmt.Errorf("automata %s and %s are too large together: this %w", tick(p.left.m.name), tick(p.right.m.name), ErrUndecided)
 }
 
 // side is one machine and how its numbers translate.
@@ -67,6 +79,7 @@ func newProduct(a, b *Machine, names []string) (*product, error) {
 
 // next returns the state of one side after a letter, or dead.
 func (p *product) next(s *side, d *dfa, state, letter int32) int32 {
+	p.steps++
 	name := p.letters.letter[letter]
 	if s.names[name] < 0 {
 		return dead
