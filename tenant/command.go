@@ -134,6 +134,9 @@ func (o *Owner) exchange(ctx context.Context, op *opened, t *sealed, p *client.P
 	if err != nil {
 		return out, res, err
 	}
+	if r.AuditSeq < op.vm.Records {
+		return out, res, setBack(r.AuditSeq, op.vm.Records)
+	}
 	res.Receipt = r
 	return out, res, o.verdict(op.vm.Name, r)
 }
@@ -147,6 +150,7 @@ func (o *Owner) remember(vm *store.VM, r *bond.Receipt, blob []byte) error {
 		return err
 	}
 	_, err := o.Store.UpdateVM(ctx, vm.Name, vm.ID, func(v *store.VM) {
+		v.Records = max(v.Records, r.AuditSeq)
 		if r.HostTime >= v.StateTime {
 			v.State, v.StateTime = r.State, r.HostTime
 		}

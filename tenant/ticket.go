@@ -104,6 +104,14 @@ func (s *sealed) verify(b *bond.Bond, blob []byte) (*bond.Receipt, error) {
 	return r, nil
 }
 
+// setBack is a receipt of a hypervisor that has forgotten what it wrote into
+// earlier receipts: somebody put an old copy of its state back. Nonces that were
+// burnt since may pass again there.
+func setBack(have, had uint64) error {
+	return fail.New(fail.Forged, "tell the provider; until it is explained, do not command VMs on this host: tickets used since then may be accepted again",
+		"THE HYPERVISOR'S STATE WAS SET BACK: its audit log has %d records, and had %d at an earlier receipt", have, had)
+}
+
 func forged(format string, args ...any) error {
 	return &fail.Error{Code: fail.Forged,
 		Text: "REDIRECTED OR FORGED: " + fmt.Sprintf(format, args...),

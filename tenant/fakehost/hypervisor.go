@@ -194,6 +194,9 @@ func (s *Server) execute(v *vm, in client.Command) *client.Outcome {
 	}
 	v.record("close", "pid 100 uid 990", fmt.Sprintf("%s: %s", t.Command, r.Verdict))
 	r.AuditSeq, r.AuditHead = uint64(len(v.records)), v.heads[len(v.heads)-1]
+	if s.evil == SetBack {
+		r.AuditSeq = 1
+	}
 	if s.evil == OtherBond {
 		_, b, err := bond.SealRegistration(s.key.Public(), v.bond.Tenant(), v.bond.VM(), v.reg)
 		if err != nil {

@@ -44,6 +44,7 @@ const (
 	NoChunks        = "no-chunks"        // withholds sealed chunks
 	CutAudit        = "cut-audit"        // leaves out the first half of the audit log
 	Rewritten       = "rewritten"        // the hypervisor's log was rewritten
+	SetBack         = "set-back"         // an old copy of the hypervisor's state was put back
 	RefuseCreate    = "refuse-create"    // the gate refuses registrations
 	Hang            = "hang"             // commands never return
 	OtherFile       = "other-file"       // claims to have stored another file

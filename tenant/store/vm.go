@@ -42,6 +42,7 @@ type VM struct {
 	State     string `json:"state,omitempty"` // from the newest verified receipt
 	StateTime int64  `json:"state_time,omitempty"`
 
+	Records   uint64 `json:"records,omitempty"`   // most audit records that a verified receipt spoke of
 	AuditSeq  uint64 `json:"audit_seq,omitempty"` // newest record of the last verified audit
 	AuditHead []byte `json:"audit_head,omitempty"`
 }
