@@ -90,15 +90,6 @@ func (a *app) writeAudit(log *tenant.AuditLog, refused, verified bool) error {
 	})
 }
 
-// fieldText puts the value of a field on one line. A policy is told by the names
-// of its automata; --json has the whole text.
-func fieldText(key, value string) string {
-	if key == "policy" {
-		return policyText(value)
-	}
-	return strings.Join(strings.Fields(value), " ")
-}
-
 func (a *app) writeRecord(w io.Writer, v recordView) {
 	mark, kind := "  ", v.Kind
 	if v.Refused {
@@ -107,7 +98,7 @@ func (a *app) writeRecord(w io.Writer, v recordView) {
 	fmt.Fprintf(w, "%s %s  %4d  %-12s  %s", mark, stamp(v.TimeMS), v.Seq, kind, v.Text)
 	var extra []string
 	for _, k := range slices.Sorted(maps.Keys(v.Fields)) {
-		extra = append(extra, k+"="+fieldText(k, v.Fields[k]))
+		extra = append(extra, k+"="+strings.Join(strings.Fields(v.Fields[k]), " "))
 	}
 	if len(extra) > 0 {
 		fmt.Fprintf(w, "  {%s}", strings.Join(extra, " "))
