@@ -110,21 +110,20 @@ __attribute__((noinline)) static void encrypt(const struct keys *c, uint8_t *dst
 				base = _mm_ternarylogic_epi64(base, _mm_slli_epi64(out, 1), _mm_slli_epi64(out, 2), 0x96);
 				base = _mm_xor_si128(base, _mm_slli_epi64(out, 7));
 			}
-			for (int j = 0; j < 8; j++) {
+			for (int j = 0; j < 8; j++)
 				d[j] = _mm512_ternarylogic_epi64(_mm512_loadu_si512(src + 64 * j), v[j], k[0], 0x96);
-				w[j] = _mm512_xor_si512(v[j], k[14]);
-			}
+#define KEEP(j) w[j] = _mm512_xor_si512(v[j], k[14]);
 #define ROUND(r)                                                                                                       \
 	for (int j = 0; j < 8; j++)                                                                                        \
 		d[j] = _mm512_aesenc_epi128(d[j], k[r]);
-			ROUND(1) NEXT_GROUP(a, s)
-			ROUND(2) TWEAK(1);
-			ROUND(3) TWEAK(2);
-			ROUND(4) TWEAK(3);
-			ROUND(5) TWEAK(4);
-			ROUND(6) TWEAK(5);
-			ROUND(7) TWEAK(6);
-			ROUND(8) TWEAK(7);
+			ROUND(1) KEEP(0) NEXT_GROUP(a, s)
+			ROUND(2) KEEP(1) TWEAK(1);
+			ROUND(3) KEEP(2) TWEAK(2);
+			ROUND(4) KEEP(3) TWEAK(3);
+			ROUND(5) KEEP(4) TWEAK(4);
+			ROUND(6) KEEP(5) TWEAK(5);
+			ROUND(7) KEEP(6) TWEAK(6);
+			ROUND(8) KEEP(7) TWEAK(7);
 			ROUND(9) ROUND(10) ROUND(11) ROUND(12) ROUND(13)
 			for (int j = 0; j < 8; j++)
 				_mm512_storeu_si512(dst + 64 * j, _mm512_aesenclast_epi128(d[j], w[j]));
