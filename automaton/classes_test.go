@@ -18,10 +18,10 @@ func predicate(t testing.TB, text string) *value {
 var somePredicates = []string{`any`, `null`, `true | 5`, `"a"`, `"b" | "ab"`, `""`, `5`, `0..5`, `3..`, `-2..4`, `..-1`, `18446744073709551615`, `string`,
 	`integer`, `number`, `boolean`, `object`, `list`, `{}`, `{ a: 1 }`, `{ a?: 1..3, ... }`, `{ a: any, b?: "x" }`, `{ b: string, ... }`, `{...}`,
 	`[]`, `[1]`, `[1, ...]`, `[integer*]`, `["a" | 1+]`, `[any, any]`, `[[...], any*]`, `glob "a*"`, `glob "?"`, `glob "*b"`, `glob "a?\\*"`,
-	`regexp "[a-m]+"`, `regexp "a|bc"`, `regexp "(?:ab)*"`, `regexp "^a$"`, `regexp "a\\b.*"`, `regexp "[^a]"`, `{ a: { a: 1 | 2 } }`, `1 | { a: 2 } | [2]`}
+	`regexp "[a-m]+"`, `regexp "a|bc"`, `regexp "(?:ab)*"`, `regexp "^a$"`, `regexp "a\\b.*"`, `regexp "[^a]"`, `regexp "[Aa]b?"`, `regexp "[kK]"`, `regexp "(?:x|X)*"`, `regexp "."`, `regexp "a$|^b"`, `regexp "\\w\\b\\W*"`, `{ a: { a: 1 | 2 } }`, `1 | { a: 2 } | [2]`}
 
 func randomValue(r *rand.Rand, depth int) any {
-	texts := []string{"", "a", "b", "ab", "abb", "bc", "a b", "a*", "ab*", "é", "\n", "x", "m", "aa", "zz", strings.Repeat("a", 1025)}
+	texts := []string{"", "a", "b", "ab", "abb", "bc", "a b", "a*", "ab*", "é", "\n", "x", "m", "aa", "zz", "A", "Ab", "k", "K", "\u212a", "xX", "X", "a\n", "a!", strings.Repeat("a", 1025)}
 	numbers := []string{"0", "1", "2", "3", "4", "5", "6", "-1", "-3", "0.5", "1e2", "18446744073709551615", "18446744073709551616", "-9223372036854775808"}
 	switch n := r.IntN(8); {
 	case n < 3:

@@ -178,7 +178,13 @@ func runeCuts(cuts []rune, inst *syntax.Inst) []rune {
 	switch inst.Op {
 	case syntax.InstRune, syntax.InstRune1:
 		if len(inst.Rune) == 1 {
-			return append(cuts, inst.Rune[0], inst.Rune[0]+1)
+			cuts = append(cuts, inst.Rune[0], inst.Rune[0]+1)
+			if syntax.Flags(inst.Arg)&syntax.FoldCase != 0 { // [Aa] becomes one
+				for r := unicode.SimpleFold(inst.Rune[0]); r != inst.Rune[0]; r = unicode.SimpleFold(r) {
+					cuts = append(cuts, r, r+1)
+				}
+			}
+			return cuts
 		}
 		for i := 0; i+1 < len(inst.Rune); i += 2 {
 			cuts = append(cuts, inst.Rune[i])

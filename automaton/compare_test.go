@@ -25,6 +25,8 @@ func TestIncludes(t *testing.T) {
 		{"a{ x: integer } | a{ x: string }", "a{ x: 1 | \"p\" }", ""},
 		{`a{ x: glob "disk-*" }`, `a{ x: regexp "disk-[0-9]+" }`, ""},
 		{`a{ x: glob "disk-?" }`, `a{ x: regexp "disk-[0-9]+" }`, `refuses the last of: a {"x":"disk-00"}`},
+		{`a{ x: regexp "[Aa]" }`, `a{ x: regexp "[a-z]" }`, `refuses the last of: a {"x":"b"}`},
+		{`a{ x: regexp "[Aa]|[Bb]" }`, `a{ x: regexp "[A-B]|a|b" }`, ""},
 		{`a{ x: regexp "(?:ab)*" }`, `a{ x: regexp "(?:abab)*" }`, ""},
 		{"a{ x: 1 }", "a{ x: 1, ... }", `refuses the last of: a {"other":true,"x":1}`},
 		{"a{ x: 1, y?: any }", "a{ x: 1 }", ""},

@@ -315,7 +315,7 @@ func TestNastyTexts(t *testing.T) {
 				t.Errorf("took %v (%v)", took, err)
 			}
 			// What is allocated on the way is more than what stays.
-			if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
+			if used := after.TotalAlloc - before.TotalAlloc; used > nastyBytes {
 				t.Errorf("allocated %d MiB in all (%v)", used>>20, err)
 			}
 			if err != nil && len(err.Error()) > 1000 {
