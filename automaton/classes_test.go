@@ -166,3 +166,69 @@ func TestDeterministicStates(t *testing.T) {
 		}
 	}
 }
+
+// randomPattern writes a regular expression over a few letters.
+func randomPattern(r *rand.Rand, depth int) string {
+	atoms := []string{"a", "b", "A", "[Aa]", "[a-b]", "[^a]", ".", `\\w`, `\\W`, `\\s`, `\\b`, `\\B`, "^", "$", `\\n`, "é", "[Kk]", `\\d`, "[[:upper:]]"}
+	if depth == 0 {
+		return atoms[r.IntN(len(atoms))]
+	}
+	sub := func() string { return "(?:" + randomPattern(r, depth-1) + ")" }
+	switch r.IntN(4) {
+	case 0:
+		return sub() + "|" + sub()
+	case 1:
+		return sub() + []string{"*", "+", "?", "{2}", "*?"}[r.IntN(5)]
+	default:
+		return sub() + sub()
+	}
+}
+
+func TestTextClassesAreExact(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 14))
+	letters := []rune("abAkK\u212a\né 0B_")
+	split := 0
+	for range 400 {
+		var preds []*value
+		var texts []string
+		for range 1 + r.IntN(3) {
+			text := `regexp "` + randomPattern(r, r.IntN(4)) + `"`
+			switch r.IntN(5) {
+			case 0:
+				text = []string{`"a"`, `"ab"`, `"K"`, `"a\n"`, `""`}[r.IntN(5)]
+			case 1:
+				text = []string{`glob "a*"`, `glob "*b?"`, `glob "\\*a"`, `glob "?*K"`}[r.IntN(4)]
+			}
+			texts = append(texts, text)
+			preds = append(preds, predicate(t, text))
+		}
+		s := &splitter{work: maxSplitWork}
+		classes := s.split(preds)
+		if s.failed {
+			continue
+		}
+		split++
+		known := map[string]bool{}
+		for _, c := range classes {
+			known[c.mask.key()] = true
+		}
+		for range 300 {
+			text := make([]rune, r.IntN(6))
+			for i := range text {
+				text[i] = letters[r.IntN(len(letters))]
+			}
+			mask := newBits(len(preds))
+			for i, p := range preds {
+				if (&matcher{work: 1 << 30}).value(p, string(text), nil) {
+					mask.set(i)
+				}
+			}
+			if !known[mask.key()] {
+				t.Fatalf("%q: no class holds %q", texts, string(text))
+			}
+		}
+	}
+	if split < 300 {
+		t.Fatalf("only %d were split", split)
+	}
+}
