@@ -8,14 +8,6 @@ func newBits(n int) bits { return make(bits, (n+63)/64) }
 func (b bits) set(i int)      { b[i/64] |= 1 << (i % 64) }
 func (b bits) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
 
-func (b bits) or(o bits) bits {
-	out := make(bits, len(b))
-	for i := range b {
-		out[i] = b[i] | o[i]
-	}
-	return out
-}
-
 func (b bits) and(o bits) bits {
 	out := make(bits, len(b))
 	for i := range b {

@@ -346,7 +346,7 @@ func compileRegexp(text string) (*regexp.Regexp, int, error) {
 		return nil, 0, fmt.Errorf("flags and names such as (?i) are not offered")
 	}
 	if strings.Contains(text, `\p`) || strings.Contains(text, `\P`) {
-		return nil, 0, fmt.Errorf("Unicode classes are not offered")
+		return nil, 0, fmt.Errorf("classes of Unicode are not offered")
 	}
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {

@@ -17,7 +17,7 @@ func parseDigest(field string) (*[32]byte, error) {
 	for member := range strings.SplitSeq(field, ",") {
 		name, value, ok := strings.Cut(strings.TrimSpace(member), "=")
 		if !ok || len(value) < 2 || value[0] != ':' || value[len(value)-1] != ':' {
-			return nil, errors.New("Content-Digest: write sha-256=:<base64>:")
+			return nil, errors.New("Content-Digest: write sha-256=:<base64>: as RFC 9530 has it")
 		}
 		if name != "sha-256" {
 			continue
