@@ -167,7 +167,7 @@ func TestSyntaxErrors(t *testing.T) {
 		"automaton t = a{x: regexp \"(\"};":            "missing closing",
 		"automaton t = a{x: regexp \"a)|(b\"};":        "regular expression",
 		"automaton t = a{x: regexp \"(?i)a\"};":        "flags",
-		"automaton t = a{x: regexp \"\\\\pL\"};":       "Unicode classes",
+		"automaton t = a{x: regexp \"\\\\pL\"};":       "classes of Unicode",
 		"automaton t = a{x: regexp \"(a{30}){30}\"};":  "too large",
 		"automaton t = \xff;":                          "not valid UTF-8",
 		"automaton " + strings.Repeat("n", 65) + "=a;": "longer than 64 bytes",
