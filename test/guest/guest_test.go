@@ -166,26 +166,6 @@ func (v *vm) powerButton() {
 	}
 }
 
-func TestBIOSFromIDE(t *testing.T) {
-	disk := filepath.Join(t.TempDir(), "disk.raw")
-	if err := Copy(t.Context(), build(t, Options{Secret: "one"}), disk); err != nil {
-		t.Fatal(err)
-	}
-	v := boot(t, disk, "raw", "-machine", "pc", "-device", "ide-hd,drive=d,bus=ide.0")
-	first := v.expect("UVBOND-GUEST-UP")
-	if s := v.expect("UVBOND-SECRET"); s != "one" {
-		t.Errorf("secret %q", s)
-	}
-	if s := v.expect("UVBOND-BOOTS"); s != "1 root /dev/sda2 counter 0" {
-		t.Error(s)
-	}
-	v.expect("tick 1")
-	v.powerButton()
-	if len(first) != 36 {
-		t.Errorf("boot is named %q", first)
-	}
-}
-
 func TestReset(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "disk.raw")
 	if err := Copy(t.Context(), build(t, Options{Secret: "one"}), disk); err != nil {
@@ -216,20 +196,6 @@ func TestUEFIFromQCOW2OnVirtio(t *testing.T) {
 	}
 	v.expect("tick 1")
 	v.powerButton()
-}
-
-func TestAHCI(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the generic kernel takes long to unpack itself under TCG")
-	}
-	disk := filepath.Join(t.TempDir(), "disk.raw")
-	if err := Copy(t.Context(), build(t, Options{Kernel: Generic}), disk); err != nil {
-		t.Fatal(err)
-	}
-	v := boot(t, disk, "raw", "-machine", "q35", "-device", "ide-hd,drive=d,bus=ide.0")
-	if s := v.expect("UVBOND-BOOTS"); !strings.Contains(s, "/dev/sda2") {
-		t.Error(s)
-	}
 }
 
 func uefi(t *testing.T) []string {
