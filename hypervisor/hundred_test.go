@@ -132,13 +132,14 @@ func residentBytes(t testing.TB, pid int) int {
 }
 
 // killVMs ends the daemon and then its VMs, which would run on without it: all
-// processes of the program under test and of the stub.
+// processes of the program under test and of the stub. A process in a mount
+// namespace of its own may show its program below another root.
 func killVMs(d *daemon, stub string) {
 	d.stop()
 	list, _ := os.ReadDir("/proc")
 	for _, e := range list {
 		exe, err := os.Readlink("/proc/" + e.Name() + "/exe")
-		if err != nil || !strings.HasPrefix(exe, stub) && !strings.HasPrefix(exe, program(d.t)) {
+		if err != nil || !strings.Contains(exe, stub) && !strings.Contains(exe, program(d.t)) {
 			continue
 		}
 		if pid, err := strconv.Atoi(e.Name()); err == nil {

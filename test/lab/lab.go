@@ -367,7 +367,7 @@ func (l *Lab) vmProcesses() map[int]string {
 		exe, _ := os.Readlink(d + "/exe")
 		cmdline, _ := os.ReadFile(d + "/cmdline")
 		mounts, _ := os.ReadFile(d + "/mountinfo")
-		ours := strings.HasPrefix(exe, l.Dir) || bytes.Contains(cmdline, []byte(l.Run)) || (strings.Contains(exe, "qemu-system") && bytes.Contains(mounts, []byte(filepath.Base(l.Run))))
+		ours := strings.Contains(exe, l.Dir) || bytes.Contains(cmdline, []byte(l.Run)) || (strings.Contains(exe, "qemu-system") && bytes.Contains(mounts, []byte(filepath.Base(l.Run))))
 		if ours && l.Run != "" {
 			found[pid] = filepath.Base(exe)
 		}
