@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +30,7 @@ func Doctor(c Config) []Finding {
 		out = append(out, Finding{Name: name, OK: ok, Detail: detail, Fix: fix})
 	}
 	add("root", os.Geteuid() == 0, fmt.Sprintf("running as uid %d; only root separates the domains", os.Geteuid()), "sudo uvbond-hypervisor doctor")
+	add("build", !withC(), "keepers confine themselves fully only in a program built without cgo", "make build   (or CGO_ENABLED=0 go build ./cmd/uvbond-hypervisor)")
 	_, err := c.gateUIDs()
 	add("gate users", err == nil, describe(err, fmt.Sprint(c.GateUsers)), "useradd --system --home-dir /var/lib/uvbond-server --shell /usr/sbin/nologin uvbond-server")
 	for _, d := range []struct{ name, path string }{{"state folder", c.StateDir}, {"run folder", c.RunDir}} {
@@ -40,6 +43,15 @@ func Doctor(c Config) []Finding {
 		add(f.Name, f.OK, f.Detail, f.Fix)
 	}
 	return out
+}
+
+// withC tells whether the program is linked with C code. Then it has threads
+// that the Go runtime cannot reach, and what a keeper gives up it would keep there.
+func withC() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool {
+		return s.Key == "CGO_ENABLED" && s.Value == "1"
+	})
 }
 
 func describe(err error, fine string) string {
