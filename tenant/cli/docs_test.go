@@ -83,7 +83,7 @@ Written from the commands themselves (` + "`go test ./tenant/cli -run TestRefere
 | 0 | done | done; where a receipt is due, it was verified |
 | 1 | error | any other error |
 | 2 | usage | wrong command line |
-| 3 | refused | the hypervisor refused, or the command was begun and not finished (verified receipt; for ` + "`vm create`" + ` the gate's reason) |
+| 3 | refused | the hypervisor refused, or the command was begun and not finished (verified receipt; for ` + "`vm create`" + ` the gate's reason); ` + "`automaton run`" + `: the automaton did |
 | 4 | forged | redirected or forged: the receipt, confirmation, descriptor or log is not from your VM, or a pinned key changed |
 | 5 | unknown | the ticket was handed over and no receipt came: it may have been executed or not |
 | 6 | connection | the server was not reached, or did not understand |

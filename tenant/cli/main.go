@@ -136,7 +136,7 @@ Exit codes:
   0    done (and where a receipt is due, it was verified)
   1    any other error
   2    wrong command line
-  3    refused by the hypervisor
+  3    refused by the hypervisor (automaton run: by the automaton)
   4    redirected or forged: an answer that is not from your VM
   5    unknown: no receipt came
   6    the server was not reached
@@ -161,7 +161,8 @@ Exit codes:
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fail.New(fail.Usage, "see: "+c.CommandPath()+" --help", "%s", err)
 	})
-	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.receiptCommand(), a.auditCommand(), a.doctorCommand(), a.versionCommand())
+	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
+		a.doctorCommand(), a.versionCommand())
 	return c
 }
 
