@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -72,6 +74,27 @@ func (f *drawFlags) settle(file string) error {
 	return nil
 }
 
+// highlight is Trace.Highlight within bounds: what could have been passed grows
+// with the square of the states that a step leaves open, and each way drawn is
+// looked for in it.
+func highlight(t *automaton.Trace) (*automaton.Highlight, error) {
+	const most, mostDistinct = 1 << 22, 1 << 12
+	tooMany := fail.New(fail.Other, "draw a shorter trace, or none", "the trace leaves too many ways open to be marked")
+	ways := 0
+	for i := range t.Steps {
+		if ways += len(t.Steps[i].From) * len(t.Steps[i].To); ways > most {
+			return nil, tooMany
+		}
+	}
+	h := t.Highlight()
+	slices.SortFunc(h.Passed, func(a, b [2]int) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) })
+	h.Passed = slices.Compact(h.Passed) // a loop is passed often
+	if len(h.Passed) > mostDistinct {
+		return nil, tooMany
+	}
+	return h, nil
+}
+
 func (a *app) runDraw(c *cobra.Command, file string, f drawFlags) error {
 	if err := f.settle(file); err != nil {
 		return err
@@ -86,7 +109,13 @@ func (a *app) runDraw(c *cobra.Command, file string, f drawFlags) error {
 		if err != nil {
 			return err
 		}
-		marks = m.Trace(calls).Highlight()
+		t, err := follow(m, calls)
+		if err != nil {
+			return err
+		}
+		if marks, err = highlight(t); err != nil {
+			return err
+		}
 	}
 	drawing := ""
 	if f.format == formatDOT {

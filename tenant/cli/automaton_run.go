@@ -59,7 +59,10 @@ ends the sequence, and the rest is held against what may follow an abort. The ex
 			if err != nil {
 				return err
 			}
-			t := m.Trace(calls)
+			t, err := follow(m, calls)
+			if err != nil {
+				return err
+			}
 			v, failed := traceJSON(t)
 			if err := a.print(v, func(w io.Writer) { fmt.Fprint(w, t) }); err != nil {
 				return err
@@ -101,6 +104,17 @@ func (a *app) readTrace(ctx context.Context, path string) ([]automaton.Call, err
 		return nil, fail.Wrap(err, fail.Other, `one JSON object a line, such as {"execute": "query-status"}`, "%s", path)
 	}
 	return calls, nil
+}
+
+// follow keeps the memory of a trace within bounds: each step holds the states
+// before and after it, and where there are captures it can be in all at once.
+func follow(m *automaton.Machine, calls []automaton.Call) (*automaton.Trace, error) {
+	const most = 1 << 24
+	if !m.Deterministic() && len(calls)*m.States() > most {
+		return nil, fail.New(fail.Other, "cut the trace into shorter ones", "%s has %s, and %d hypercalls are too many to follow through all of them",
+			m.Name(), counted(m.States(), "state"), len(calls))
+	}
+	return m.Trace(calls), nil
 }
 
 // traceJSON also returns the error of a trace that was not accepted to its end.

@@ -125,3 +125,46 @@ func TestTextAtLimit(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenTraces: a trace through an automaton with captures, which may be in
+// all states at once, is followed and drawn within bounds or refused.
+func TestOpenTraces(t *testing.T) {
+	f, err := automaton.Parse("t", []byte("automaton t = b{ x: $x }? (a?){1000} a* ;"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.Compile("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := make([]automaton.Call, 1<<16)
+	for i := range calls {
+		calls[i].Command = "a"
+	}
+	if _, err := follow(m, calls); err == nil {
+		t.Error("a trace of 65536 steps through all states was followed")
+	}
+	for _, steps := range []int{3, 200} {
+		trace, err := follow(m, calls[:steps])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := highlight(trace); err == nil {
+			t.Errorf("all ways of %d steps were marked", steps)
+		}
+	}
+	// However often a loop is passed, it is one way.
+	if f, err = automaton.Parse("t", []byte("automaton t = a* ;")); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = f.Compile("t"); err != nil {
+		t.Fatal(err)
+	}
+	trace, err := follow(m, calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := highlight(trace); err != nil || len(h.Passed) != 1 {
+		t.Errorf("a loop: %v", err)
+	}
+}
