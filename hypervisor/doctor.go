@@ -38,7 +38,7 @@ func Doctor(c Config) []Finding {
 		add(d.name, err == nil, describe(err, d.path), "install -d -m 0700 "+d.path)
 	}
 	err = onTmpfs(c.RunDir)
-	add("run folder in memory", err == nil, describe(err, c.RunDir), "mount -t tmpfs -o mode=0755 tmpfs /run   (or set run_dir to a folder on a tmpfs, such as /dev/shm/uvbond)")
+	add("run folder in memory", err == nil, describe(err, c.RunDir), "install -d -m 0700 "+c.RunDir+" && mount -t tmpfs -o mode=0700 tmpfs "+c.RunDir)
 	for _, f := range vm.Check(vm.Config{BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), FirmwareDir: c.FirmwareDir, UIDBase: c.UIDBase}) {
 		add(f.Name, f.OK, f.Detail, f.Fix)
 	}

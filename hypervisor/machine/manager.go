@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/automaton"
+	"golang.org/x/sys/unix"
+
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/state"
@@ -71,6 +73,9 @@ func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) 
 			return nil, fmt.Errorf("run folder: %w", err)
 		}
 	}
+	if err := ownFolder(cfg.RunDir); err != nil {
+		return nil, err
+	}
 	recs, err := store.Bonds()
 	if err != nil {
 		return nil, fmt.Errorf("bonds: %w", err)
@@ -91,6 +96,19 @@ func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) 
 	}
 	m.killOrphans()
 	return m, nil
+}
+
+// ownFolder refuses a run folder that another user made or can write to: the
+// sockets and console rings below it could be exchanged. /dev/shm is open to all.
+func ownFolder(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fmt.Errorf("run folder %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("run folder %s must be a folder of the daemon's user that nobody else can write to (it has uid %d, mode %#o); move it away or set run_dir", path, st.Uid, st.Mode&0o7777)
+	}
+	return nil
 }
 
 // load makes the machine of a stored bond.
