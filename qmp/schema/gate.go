@@ -1,0 +1,23 @@
+package schema
+
+import "github.com/uvbond/uvbond/qmp"
+
+// gateCommands are the gate's own commands: what stands for them in sessions'
+// automata, and what the answers hold.
+var gateCommands = []*Command{
+	{qmp.CmdQueryHost, Nothing(), Of[qmp.QueryHostResult]()},
+	{qmp.CmdRegister, Of[qmp.RegisterArgs](), Of[qmp.RegisterResult]()},
+	{qmp.CmdQueryVMs, Nothing(), Of[qmp.QueryVMsResult]()},
+	{qmp.CmdOpen, Of[qmp.OpenArgs](), Of[qmp.OpenResult]()},
+	{qmp.CmdClose, Nothing(), Of[qmp.CloseResult]()},
+	{qmp.CmdAttach, Of[qmp.AttachArgs](), Nothing()},
+	{qmp.CmdLaunch, Of[qmp.LaunchArgs](), Nothing()},
+	{qmp.CmdReadConsole, Of[qmp.ReadConsoleArgs](), Of[qmp.ChunkResult]()},
+	{qmp.CmdReadAudit, Of[qmp.ReadAuditArgs](), Of[qmp.ChunkResult]()},
+	{qmp.CmdSetPolicy, Nothing(), Nothing()},
+	{qmp.CmdDelete, Nothing(), Nothing()},
+}
+
+// WithGate returns s, the schema of a version of QEMU, with the gate's own
+// commands: all that a text for the gate may speak of.
+func (s *Schema) WithGate() *Schema { return s.With(s.of+" with UVBond's gate", gateCommands...) }
