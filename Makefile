@@ -34,6 +34,7 @@ deps: ## install what the tests need (Debian packages)
 .PHONY: vet
 vet:
 	$(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:

@@ -10,7 +10,8 @@ set -eu
 demo="qemu-system-x86 qemu-utils ovmf cryptsetup-bin
 	busybox-static syslinux syslinux-common systemd-boot-efi mtools fdisk e2fsprogs"
 # test: what the tests compare with; gcc because the race detector needs cgo.
-test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev"
+# qemu-user runs the assembly for arm64.
+test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-user"
 # The guest's kernels are not installed, the guest builder unpacks them; apt only
 # has to know where they are.
 known="linux-image-cloud-amd64 linux-image-amd64"

@@ -1,10 +1,11 @@
-//go:build amd64 && !purego
+//go:build (amd64 || arm64) && !purego
 
 package xts
 
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 )
 
@@ -18,18 +19,29 @@ func TestDetect(t *testing.T) {
 		}
 		return
 	}
+	steps := []struct {
+		off  string
+		best path
+	}{{"", vaes512}, {"cpu.avx512vaes=off", vaes256}, {"cpu.avx2=off", aesNI}, {"cpu.aes=off", portable}}
+	if runtime.GOARCH == "arm64" {
+		steps[0].best = armAES
+		steps = append(steps[:1], steps[3:]...)
+	}
 	features := ""
-	for i, off := range []string{"", "cpu.avx512vaes=off", "cpu.avx2=off", "cpu.aes=off"} {
-		features += "," + off
-		limit := []path{vaes512, vaes256, aesNI, portable}[i]
+	for _, step := range steps {
+		features += "," + step.off
 		want := portable
 		for _, p := range paths {
-			if p <= limit {
+			if p <= step.best {
 				want = p
 				break
 			}
 		}
-		c := exec.Command(os.Args[0], "-test.run=^TestDetect$")
+		command := []string{os.Args[0], "-test.run=^TestDetect$"}
+		if emulator := os.Getenv(emulatorVariable); emulator != "" {
+			command = append([]string{emulator}, command...)
+		}
+		c := exec.Command(command[0], command[1:]...)
 		c.Env = append(os.Environ(), variable+"=1", "GODEBUG="+features[1:])
 		out, err := c.Output()
 		if line := "best:" + want.String() + "\nPASS\n"; err != nil || string(out) != line {

@@ -62,18 +62,19 @@ type path uint8
 
 const (
 	portable path = iota // Go, on crypto/aes
-	aesNI                // one block in a register, eight in flight
+	armAES               // arm64: one block in a register, eight in flight
+	aesNI                // amd64: one block in a register, eight in flight
 	vaes256              // two blocks in a register, sixteen in flight
 	vaes512              // four blocks in a register, 32 in flight
 )
 
 func (p path) String() string {
-	return [...]string{"portable", "aesni", "vaes256", "vaes512"}[p]
+	return [...]string{"portable", "arm64", "aesni", "vaes256", "vaes512"}[p]
 }
 
 // unit is what the size of a sector must be a multiple of, in bytes.
 func (p path) unit() int {
-	return [...]int{blockSize, blockSize, 16 * blockSize, 32 * blockSize}[p]
+	return [...]int{blockSize, blockSize, blockSize, 16 * blockSize, 32 * blockSize}[p]
 }
 
 // paths are those of this CPU, the fastest first; portable is the last.
