@@ -3,10 +3,10 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -31,17 +31,26 @@ var (
 	ErrClosed   = fmt.Errorf("disk: the disk is closed: %w", os.ErrClosed)
 )
 
-// Device is a disk of plain bytes over a Backend of ciphertext. All methods may
-// be called concurrently. A read that runs beside a write to the same sector
+// Device is a disk of plain bytes over a Backend of ciphertext. Who serves it to
+// others uses Queues; the methods here wait. All may be called concurrently. A read that runs beside a write to the same sector
 // returns all of the old sector or all of the new one; a write that covers
 // sectors partly keeps the rest of them. What a Backend returns is deciphered
 // as it is: changed ciphertext becomes noise, not an error.
 type Device struct {
 	backend Backend
 	cipher  *xts.Cipher
-	p       Params // without the key
+	p       Params // without the key; of the length, see size
 	sector  int64
+	size    atomic.Int64 // bytes
+	direct  bool         // the Backend takes buffers that start on a page only
 	locks   rangeLock
+	limit   atomic.Pointer[limiter] // nil: none
+	stats   deviceStats
+	idle    struct { // Queues for the methods that wait
+		sync.Mutex
+		queues []*Queue
+		closed bool
+	}
 
 	// life is held for reading by every operation and for writing by Close.
 	life   sync.RWMutex
@@ -63,7 +72,12 @@ func NewDevice(b Backend, p Params) (*Device, error) {
 		return nil, err
 	}
 	p.Key = nil
-	return &Device{backend: b, cipher: c, p: p, sector: int64(p.SectorSize)}, nil
+	d := &Device{backend: b, cipher: c, p: p, sector: int64(p.SectorSize)}
+	d.size.Store(int64(p.Length))
+	if o, ok := b.(interface{ Direct() bool }); ok {
+		d.direct = o.Direct()
+	}
+	return d, nil
 }
 
 func (p *Params) validate() error {
@@ -87,7 +101,41 @@ func (p *Params) validate() error {
 }
 
 // Size returns the registered length in bytes.
-func (d *Device) Size() int64 { return int64(d.p.Length) }
+func (d *Device) Size() int64 { return d.size.Load() }
+
+// Grow makes the Device longer, to length bytes, a multiple of the sector size.
+// The Backend must have grown before. Requests under way are not disturbed.
+func (d *Device) Grow(length uint64) error {
+	p := d.p
+	p.Length = length
+	if err := p.validate(); err != nil {
+		return err
+	}
+	for {
+		old := d.size.Load()
+		if int64(length) < old {
+			return fmt.Errorf("disk: length %d is less than the %d that the disk has", length, old)
+		}
+		size, err := backendSize(d.backend)
+		if err != nil {
+			return err
+		}
+		if end := p.DataOffset + length; end > uint64(size) {
+			return fmt.Errorf("disk: the data would end at %d, the disk ends at %d: it must grow first", end, size)
+		}
+		if d.size.CompareAndSwap(old, int64(length)) {
+			return nil
+		}
+	}
+}
+
+// backendSize asks again how long b is, where it can have grown.
+func backendSize(b Backend) (int64, error) {
+	if r, ok := b.(interface{ Resized() (int64, error) }); ok {
+		return r.Resized()
+	}
+	return b.Size(), nil
+}
 
 // SectorSize returns the size of an enciphered sector in bytes. Requests that
 // start and end on its multiples need no reading before writing.
@@ -99,51 +147,11 @@ func (d *Device) ReadOnly() bool { return d.p.ReadOnly }
 // CanTrim reports whether Trim does anything.
 func (d *Device) CanTrim() bool { return d.p.Discard && !d.p.ReadOnly }
 
-// begin starts an operation on n bytes at off and locks their sectors. Without
-// an error, end must follow.
-func (d *Device) begin(off, n int64, write bool) (*span, error) {
-	if off < 0 || n < 0 || off > d.Size() || n > d.Size()-off {
-		return nil, ErrRange
-	}
-	if write && d.p.ReadOnly {
-		return nil, ErrReadOnly
-	}
-	d.life.RLock()
-	if d.closed {
-		d.life.RUnlock()
-		return nil, ErrClosed
-	}
-	s := &span{first: off / d.sector, end: (off + n + d.sector - 1) / d.sector, write: write}
-	d.locks.lock(s)
-	return s, nil
-}
-
-func (d *Device) end(s *span) {
-	d.locks.unlock(s)
-	d.life.RUnlock()
-}
-
-// Flush returns when everything whose write had returned before is on stable
-// storage.
-func (d *Device) Flush() error {
-	d.life.RLock()
-	defer d.life.RUnlock()
-	if d.closed {
-		return ErrClosed
-	}
-	if d.p.ReadOnly {
-		return nil
-	}
-	if err := d.backend.Sync(); err != nil {
-		return fmt.Errorf("disk: flush: %w", err)
-	}
-	return nil
-}
-
 // Close waits for what is under way, flushes, wipes the key and closes the
-// Backend. Later calls return ErrClosed.
+// Backend. Later calls return ErrClosed. Queues are closed before.
 func (d *Device) Close() error {
 	flushed := d.Flush()
+	d.closeIdle()
 	d.life.Lock()
 	defer d.life.Unlock()
 	if d.closed {
@@ -156,41 +164,3 @@ func (d *Device) Close() error {
 
 // tweak of the sector at off.
 func (d *Device) tweak(off int64) uint64 { return d.p.IVTweak + uint64(off)/512 }
-
-// load reads and deciphers whole sectors at off into p. It returns how many
-// bytes of p, from the start, are plain text; the others are zeros.
-func (d *Device) load(p []byte, off int64) (int, error) {
-	n, err := d.backend.ReadAt(p, int64(d.p.DataOffset)+off)
-	n = max(0, min(n, len(p)))
-	if n == len(p) {
-		err = nil // io.ReaderAt allows io.EOF with the last byte
-	} else if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	n -= n % int(d.sector)
-	if e := d.cipher.DecryptSectors(p[:n], p[:n], d.tweak(off)); e != nil {
-		n, err = 0, errors.Join(err, e)
-	}
-	clear(p[n:])
-	if err != nil {
-		return n, fmt.Errorf("disk: reading %d bytes at %d: %w", len(p), off, err)
-	}
-	return n, nil
-}
-
-// store enciphers whole sectors of src into work, which may be src itself, and
-// writes them at off. It returns how many bytes are written, in whole sectors.
-func (d *Device) store(work, src []byte, off int64) (int, error) {
-	if err := d.cipher.EncryptSectors(work[:len(src)], src, d.tweak(off)); err != nil {
-		return 0, err
-	}
-	n, err := d.backend.WriteAt(work[:len(src)], int64(d.p.DataOffset)+off)
-	n = max(0, min(n, len(src)))
-	if err == nil && n < len(src) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return n - n%int(d.sector), fmt.Errorf("disk: writing %d bytes at %d: %w", len(src), off, err)
-	}
-	return n, nil
-}

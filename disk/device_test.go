@@ -295,37 +295,35 @@ func TestClose(t *testing.T) {
 	}
 }
 
+type waiter chan struct{}
+
+func (w waiter) granted(*Request) { close(w) }
+
 func TestRangeLock(t *testing.T) {
 	var l rangeLock
-	hold := func(first, end int64, write bool) (*span, bool) {
-		s := &span{first: first, end: end, write: write}
-		got := make(chan struct{})
-		go func() { l.lock(s); close(got) }()
-		select {
-		case <-got:
-			return s, true
-		case <-time.After(20 * time.Millisecond):
-			return s, false
-		}
+	ask := func(first, end int64, write bool) (*span, waiter, bool) {
+		w := make(waiter)
+		s := &span{first: first, end: end, write: write, owner: w}
+		return s, w, l.lock(s)
 	}
-	a, ok1 := hold(0, 4, false)
-	b, ok2 := hold(2, 6, false)
-	c, ok3 := hold(3, 5, true)  // waits for a and b
-	d, ok4 := hold(4, 5, false) // waits for c: no overtaking
-	e, ok5 := hold(6, 7, true)
+	a, _, ok1 := ask(0, 4, false)
+	b, _, ok2 := ask(2, 6, false)
+	c, cw, ok3 := ask(3, 5, true)  // waits for a and b
+	d, dw, ok4 := ask(4, 5, false) // waits for c: no overtaking
+	e, _, ok5 := ask(6, 7, true)
 	if !ok1 || !ok2 || ok3 || ok4 || !ok5 {
 		t.Fatalf("held: %v %v %v %v %v", ok1, ok2, ok3, ok4, ok5)
 	}
 	l.unlock(a)
 	select {
-	case <-c.ready:
+	case <-cw:
 		t.Fatal("a writer went in beside a reader")
 	default:
 	}
 	l.unlock(b)
-	<-c.ready
+	<-cw
 	l.unlock(c)
-	<-d.ready
+	<-dw
 	l.unlock(d)
 	l.unlock(e)
 	if len(l.queue) != 0 {

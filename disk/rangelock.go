@@ -7,39 +7,37 @@ import "sync"
 // waits for ever. A request holds one range at a time, so none waits for itself.
 type rangeLock struct {
 	mu sync.Mutex
-	// queue holds all requests, served or waiting, in the order of arrival.
-	// Guarded by mu. It is as long as there are requests under way, a few dozen.
+	// queue holds all spans, served or waiting, in the order of arrival. Guarded
+	// by mu. It is as long as there are requests under way, a few dozen.
 	queue []*span
 }
 
-// span is a request for the sectors from first up to, not including, end.
+// span is a wish for the sectors from first up to, not including, end.
 type span struct {
 	first, end int64
 	write      bool
-	blockers   int           // conflicting requests that came before; guarded by rangeLock.mu
-	ready      chan struct{} // closed when blockers gets to 0; nil if it always was
+	blockers   int // conflicting spans that came before; guarded by rangeLock.mu
+	request    *Request
+	owner      interface{ granted(*Request) } // told when it can go on
 }
 
 func (s *span) conflicts(o *span) bool {
 	return (s.write || o.write) && s.first < o.end && o.first < s.end
 }
 
-// lock waits for the range of s, which the caller has filled in.
-func (l *rangeLock) lock(s *span) {
+// lock asks for the range of s, which the caller has filled in, and reports
+// whether it was free. If not, the owner is told when it is.
+func (l *rangeLock) lock(s *span) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.blockers = 0
 	for _, o := range l.queue {
 		if s.conflicts(o) {
 			s.blockers++
 		}
 	}
-	if s.blockers > 0 {
-		s.ready = make(chan struct{})
-	}
 	l.queue = append(l.queue, s)
-	l.mu.Unlock()
-	if s.ready != nil {
-		<-s.ready
-	}
+	return s.blockers == 0
 }
 
 // unlock gives the range of s back.
@@ -56,7 +54,7 @@ func (l *rangeLock) unlock(s *span) {
 			continue
 		}
 		if o.blockers--; o.blockers == 0 {
-			close(o.ready)
+			o.owner.granted(o.request)
 		}
 	}
 	if at < 0 {
