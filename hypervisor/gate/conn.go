@@ -148,7 +148,7 @@ func (c *connection) dispatch(ctx context.Context, cred *qmp.Cred, req *qmp.Requ
 		c.attempted(cred, req.Execute, refusal.Class)
 		return nil, refusal
 	}
-	args, err := e.args(req)
+	args, err := e.args.decode(req)
 	if err != nil {
 		if c.session != nil && e.verdict != outside {
 			return nil, c.session.refuse(req.Execute, qmp.ClassInvalid, err.Error())
@@ -156,7 +156,16 @@ func (c *connection) dispatch(ctx context.Context, cred *qmp.Cred, req *qmp.Requ
 		return nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %s: %v", req.Execute, err)
 	}
 	if e.verdict == outside {
-		return c.outside(ctx, cred, req.Execute, args, files)
+		if e.rewrite != nil {
+			if args, refusal = e.rewrite(args, files); refusal != nil {
+				return nil, refusal
+			}
+		}
+		ret, qerr := c.outside(ctx, cred, req.Execute, args)
+		if qerr != nil {
+			return nil, qerr
+		}
+		return c.gate.filtered(req.Execute, e, ret)
 	}
 	if c.session == nil {
 		c.attempted(cred, req.Execute, qmp.ClassDenied)
@@ -173,7 +182,7 @@ func (c *connection) attempted(cred *qmp.Cred, command, class string) {
 }
 
 // outside runs the commands that need no session.
-func (c *connection) outside(ctx context.Context, cred *qmp.Cred, command string, args any, files *[]*os.File) (any, *qmp.Error) {
+func (c *connection) outside(ctx context.Context, cred *qmp.Cred, command string, args any) (any, *qmp.Error) {
 	switch command {
 	case qmp.CmdCapabilities:
 		return nil, nil
@@ -185,7 +194,7 @@ func (c *connection) outside(ctx context.Context, cred *qmp.Cred, command string
 		r, err := c.gate.host.Register(ctx, args.(qmp.RegisterArgs).Registration, credName(cred))
 		return r, c.gate.public(command, err)
 	case qmp.CmdAttach:
-		return nil, c.attach(ctx, cred, args.(qmp.AttachArgs), files)
+		return nil, c.attach(ctx, cred, args.(attached))
 	case qmp.CmdOpen:
 		return c.open(ctx, cred, args.(qmp.OpenArgs))
 	case qmp.CmdClose:
@@ -199,50 +208,24 @@ func (c *connection) outside(ctx context.Context, cred *qmp.Cred, command string
 	return nil, internal()
 }
 
-func (c *connection) attach(ctx context.Context, cred *qmp.Cred, args qmp.AttachArgs, files *[]*os.File) *qmp.Error {
-	id, err := bond.ParseVMID(args.VM)
+func (c *connection) attach(ctx context.Context, cred *qmp.Cred, a attached) *qmp.Error {
+	id, err := bond.ParseVMID(a.vm)
 	if err != nil {
+		for _, f := range a.disks {
+			f.Close()
+		}
 		return &qmp.Error{Class: qmp.ClassInvalid, Desc: "UVBond: " + err.Error()}
 	}
-	disks, _, qerr := pickFiles(args.Disks, nil, *files)
-	if qerr != nil {
-		return qerr
-	}
-	*files = nil
-	return c.gate.public(qmp.CmdAttach, c.gate.host.Attach(ctx, id, disks, credName(cred)))
+	return c.gate.public(qmp.CmdAttach, c.gate.host.Attach(ctx, id, a.disks, credName(cred)))
 }
 
-// pickFiles gives the descriptors of a line their names. Each must be named
-// exactly once, so that none is left over.
-func pickFiles(disks []qmp.DiskFile, taps []int, files []*os.File) (map[string]*os.File, []*os.File, *qmp.Error) {
-	named := make(map[string]*os.File, len(disks))
-	used := make(map[int]bool, len(files))
-	take := func(i int) (*os.File, bool) {
-		if i < 0 || i >= len(files) || used[i] {
-			return nil, false
-		}
-		used[i] = true
-		return files[i], true
+// filtered applies the entry's filter to an answer.
+func (g *Gate) filtered(command string, e *entry, ret any) (any, *qmp.Error) {
+	out, err := e.answer.filter(ret)
+	if err != nil {
+		return nil, g.public(command, err)
 	}
-	for _, d := range disks {
-		f, ok := take(d.FDIndex)
-		if !ok || named[d.Name] != nil {
-			return nil, nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: disk %s: descriptor %d is missing or named twice (%d came with the message)", printable(d.Name), d.FDIndex, len(files))}
-		}
-		named[d.Name] = f
-	}
-	var tapFiles []*os.File
-	for n, i := range taps {
-		f, ok := take(i)
-		if !ok {
-			return nil, nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: tap %d: descriptor %d is missing or named twice", n, i)}
-		}
-		tapFiles = append(tapFiles, f)
-	}
-	if len(used) != len(files) {
-		return nil, nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: %d descriptors came with the message, %d are named", len(files), len(used))}
-	}
-	return named, tapFiles, nil
+	return out, nil
 }
 
 // public turns an error into its public half: a *qmp.Error passes, a known

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,6 +37,9 @@ func TestAllowListInDocs(t *testing.T) {
 		t.Fatal("docs/gate.md has an allow-list table without rows")
 	}
 	for command, e := range table {
+		if e.verdict == never {
+			continue
+		}
 		if want := docsRow(command, e); shown[command] != want {
 			t.Errorf("docs/gate.md, allow-list: have %q, want %q", shown[command], want)
 		}
@@ -58,6 +62,42 @@ func docsRow(command string, e entry) string {
 		return " "
 	}
 	return fmt.Sprintf("| `%s` | %s |%s|%s| %s |", command, needs, cell(e.changes), cell(e.instance), e.why)
+}
+
+// TestNeverInDocs: docs/gate.md shows what never passes, with the reasons, and
+// which events do, as the code has it.
+func TestNeverInDocs(t *testing.T) {
+	text := readDocs(t)
+	list := func(names string) string { return "`" + strings.Join(strings.Fields(names), "`, `") + "`" }
+	var nevers, stays, passes []string
+	for _, r := range refusals {
+		nevers = append(nevers, fmt.Sprintf("| %s | %s |", r.why, list(r.commands)))
+	}
+	for _, k := range kept {
+		stays = append(stays, fmt.Sprintf("| %s | %s |", k.why, list(k.events)))
+	}
+	for name, n := range notices {
+		data := "–"
+		for i, m := range n.data.typ.Members {
+			if i == 0 {
+				data = "`" + m.Name + "`"
+				continue
+			}
+			data += ", `" + m.Name + "`"
+		}
+		passes = append(passes, fmt.Sprintf("| `%s` | %s | %s |", name, data, n.why))
+	}
+	for head, want := range map[string][]string{"| why it never passes | commands |\n": nevers, "| why it stays | events |\n": stays, "| event | data | why |\n": passes} {
+		_, rest, _ := strings.Cut(text, head)
+		body, _, _ := strings.Cut(rest, "\n\n")
+		_, body, _ = strings.Cut(body, "\n") // the line of dashes
+		have := strings.Split(strings.TrimSuffix(body, "\n"), "\n")
+		slices.Sort(want)
+		slices.Sort(have)
+		if !slices.Equal(have, want) {
+			t.Errorf("docs/gate.md, %s have\n%s\nwant\n%s", head, strings.Join(have, "\n"), strings.Join(want, "\n"))
+		}
+	}
 }
 
 // TestErrorClassesInDocs: every class that the gate answers with is explained.

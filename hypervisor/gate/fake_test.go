@@ -35,6 +35,8 @@ type fakeVM struct {
 	fail     map[string]error
 	deleted  bool
 	killed   string
+	answers  map[string]json.RawMessage // to Execute, in the place of {}
+	events   []chan qmp.Event
 }
 
 func (v *fakeVM) ID() bond.VMID    { return v.id }
@@ -91,9 +93,19 @@ func (v *fakeVM) Launch(_ context.Context, l Launch, nonce [32]byte) error {
 func (v *fakeVM) Status(context.Context) (qmp.StatusResult, error) {
 	return qmp.StatusResult{Status: "running", Running: true}, nil
 }
-func (v *fakeVM) Execute(_ context.Context, _ uint64, command string) (json.RawMessage, error) {
+func (v *fakeVM) Events() (<-chan qmp.Event, func()) {
+	c := make(chan qmp.Event, 8)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.events = append(v.events, c)
+	return c, sync.OnceFunc(func() { close(c) })
+}
+func (v *fakeVM) Execute(_ context.Context, _ uint64, command string, _ any) (json.RawMessage, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if a, ok := v.answers[command]; ok {
+		return a, nil
+	}
 	if err := v.fail[command]; err != nil {
 		return nil, err
 	}

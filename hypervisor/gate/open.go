@@ -57,6 +57,7 @@ func (c *connection) open(ctx context.Context, cred *qmp.Cred, args qmp.OpenArgs
 		return nil, qerr
 	}
 	c.session = s
+	c.notify(s)
 	return qmp.OpenResult{
 		Session:  strconv.FormatUint(s.number, 10),
 		Command:  s.command(),
@@ -144,7 +145,11 @@ func compileTicket(t *ticket) (*automaton.Machine, error) {
 	if names := f.Names(); len(names) != 1 || names[0] != t.Command {
 		return nil, fmt.Errorf("it must hold one automaton, named %q like the command", printable(t.Command))
 	}
-	return f.Compile(t.Command)
+	m, err := f.Compile(t.Command)
+	if err != nil {
+		return nil, err
+	}
+	return m, checkTypes(f)
 }
 
 // changes tells whether an automaton holds a command that changes the VM.

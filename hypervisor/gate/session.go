@@ -40,6 +40,8 @@ type session struct {
 	// begun: something may have changed that no call in calls vouches for.
 	begun bool
 
+	quiet func() // ends the delivery of events; nil: there is none
+
 	policy    *automaton.Machine // the policy that policyRun follows
 	policyRun *automaton.Run
 
@@ -76,7 +78,15 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 	}
 	ctx, cancel := context.WithDeadline(ctx, s.deadline.Add(abortGrace))
 	defer cancel()
-	ret, err := s.execute(ctx, req.Execute, instance, args, files)
+	if e.rewrite != nil {
+		if args, qerr = e.rewrite(args, files); qerr != nil {
+			return nil, s.fault(req, qerr)
+		}
+	}
+	ret, err := s.execute(ctx, req.Execute, instance, args)
+	if err == nil {
+		ret, err = e.answer.filter(ret)
+	}
 	if err != nil {
 		s.begun = s.begun || e.changes && !withoutEffect(err)
 		return nil, s.fault(req, s.gate.public(req.Execute, err))
@@ -149,12 +159,12 @@ func (s *session) acceptPolicy(req *qmp.Request) error {
 }
 
 // execute runs an accepted hypercall.
-func (s *session) execute(ctx context.Context, command string, instance uint64, args any, files *[]*os.File) (any, error) {
+func (s *session) execute(ctx context.Context, command string, instance uint64, args any) (any, error) {
 	switch command {
 	case qmp.CmdQueryStatus:
 		return s.vm.Status(ctx)
 	case qmp.CmdLaunch:
-		return nil, s.launch(ctx, args.(qmp.LaunchArgs), files)
+		return nil, s.launch(ctx, args.(Launch))
 	case qmp.CmdReadConsole:
 		c, err := s.vm.ReadConsole(args.(qmp.ReadConsoleArgs).Offset)
 		if err != nil {
@@ -184,16 +194,11 @@ func (s *session) execute(ctx context.Context, command string, instance uint64, 
 		s.deletes = true
 		return nil, nil
 	}
-	return s.vm.Execute(ctx, instance, command)
+	return s.vm.Execute(ctx, instance, command, args)
 }
 
-func (s *session) launch(ctx context.Context, args qmp.LaunchArgs, files *[]*os.File) error {
-	disks, taps, qerr := pickFiles(args.Disks, args.Taps, *files)
-	if qerr != nil {
-		return qerr
-	}
-	*files = nil
-	if err := s.vm.Launch(ctx, Launch{Disks: disks, Taps: taps, Expect: args.Expect}, s.ticket.Nonce); err != nil {
+func (s *session) launch(ctx context.Context, l Launch) error {
+	if err := s.vm.Launch(ctx, l, s.ticket.Nonce); err != nil {
 		return err
 	}
 	cur := s.vm.Current() // it may have crashed already; then its number stays
@@ -439,6 +444,10 @@ func (s *session) closing(verdict string) map[string]string {
 }
 
 func (s *session) release() {
+	if s.quiet != nil {
+		s.quiet()
+		s.quiet = nil
+	}
 	if s.locked {
 		s.locked = false
 		s.vm.ReleaseChange()

@@ -1,15 +1,19 @@
 package gate
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/qmp/schema"
 )
 
-// verdict is what the allow-list says of a command before any automaton is asked.
+// verdict is what the table says of a command before any automaton is asked.
 type verdict int
 
 const (
@@ -19,10 +23,12 @@ const (
 	byTicket
 	// byPolicy: a ticket's automaton or the owner's policy may accept it.
 	byPolicy
+	// never: does not pass, whatever a ticket says.
+	never
 )
 
-// entry is one line of the allow-list. A command without an entry never
-// passes, whatever a ticket says.
+// entry is one line of the table. Only verdict and why are set where the
+// verdict is never.
 type entry struct {
 	verdict verdict
 	// changes: alters the VM, its disks or its bond. Sessions whose automaton
@@ -34,88 +40,139 @@ type entry struct {
 	instance bool
 	// boot: passes only under a boot ticket.
 	boot bool
-	// args decodes the arguments strictly into a value of its type.
-	args func(*qmp.Request) (any, error)
+	// args decodes the arguments strictly into a value of a Go type, which is
+	// also what automata are held against.
+	args arguments
+	// rewrite puts what is meant in the place of what was sent: descriptors of
+	// open files for their numbers. Nil: the arguments go on as they are. What
+	// the automaton and the receipt see is what was sent.
+	rewrite func(args any, files *[]*os.File) (any, *qmp.Error)
+	// answer lets the listed fields of an answer pass and drops all others.
+	answer answer
 	// why is the reason for the verdict, for people.
 	why string
 }
 
-// table is the allow-list.
-var table = map[string]entry{
-	qmp.CmdCapabilities: {verdict: outside, args: anyOf[struct {
-		Enable []string `json:"enable"`
-	}], why: "handshake of every QMP client"},
-	qmp.CmdQueryHost: {verdict: outside, args: none, why: "public identity of the host"},
-	qmp.CmdRegister:  {verdict: outside, args: anyOf[qmp.RegisterArgs], why: "sealed by the tenant; creates a bond of its own"},
-	qmp.CmdQueryVMs:  {verdict: outside, args: none, why: "run states, which the provider sees anyway"},
-	qmp.CmdAttach:    {verdict: outside, args: anyOf[qmp.AttachArgs], why: "ciphertext only, compared with the registration"},
-	qmp.CmdOpen:      {verdict: outside, args: anyOf[qmp.OpenArgs], why: "begins a session"},
-	qmp.CmdClose:     {verdict: outside, args: none, why: "ends a session"},
+// table has every command that the gate may be asked for: its own, and all of
+// QEMU's, those that never pass included (never.go). A test holds it against
+// QEMU's schema in both directions. What is in neither is refused all the same.
+var table = withRefusals(map[string]entry{
+	qmp.CmdCapabilities: {verdict: outside, args: takes[struct {
+		Enable []string `json:"enable,omitempty"`
+	}](), answer: nothing, why: "handshake of every QMP client"},
+	qmp.CmdQueryHost: {verdict: outside, args: none, answer: gives[qmp.QueryHostResult](), why: "public identity of the host"},
+	qmp.CmdRegister:  {verdict: outside, args: takes[qmp.RegisterArgs](), answer: gives[qmp.RegisterResult](), why: "sealed by the tenant; creates a bond of its own"},
+	qmp.CmdQueryVMs:  {verdict: outside, args: none, answer: gives[qmp.QueryVMsResult](), why: "run states, which the provider sees anyway"},
+	qmp.CmdAttach:    {verdict: outside, args: takes[qmp.AttachArgs](), rewrite: attachFiles, answer: nothing, why: "ciphertext only, compared with the registration"},
+	qmp.CmdOpen:      {verdict: outside, args: takes[qmp.OpenArgs](), answer: gives[qmp.OpenResult](), why: "begins a session"},
+	qmp.CmdClose:     {verdict: outside, args: none, answer: gives[qmp.CloseResult](), why: "ends a session"},
 
-	qmp.CmdQueryStatus:     {verdict: byPolicy, args: none, why: "run state only"},
-	qmp.CmdStop:            {verdict: byPolicy, changes: true, instance: true, args: none, why: "pauses the vCPUs"},
-	qmp.CmdCont:            {verdict: byPolicy, changes: true, instance: true, args: none, why: "runs the vCPUs"},
-	qmp.CmdSystemReset:     {verdict: byPolicy, changes: true, instance: true, args: none, why: "hardware reset"},
-	qmp.CmdSystemPowerdown: {verdict: byPolicy, changes: true, instance: true, args: none, why: "ACPI power button"},
-	qmp.CmdQuit:            {verdict: byPolicy, changes: true, instance: true, args: none, why: "ends the instance"},
+	qmp.CmdQueryStatus:     {verdict: byPolicy, args: none, answer: gives[qmp.StatusResult](), why: "run state only"},
+	qmp.CmdStop:            {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "pauses the vCPUs"},
+	qmp.CmdCont:            {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "runs the vCPUs"},
+	qmp.CmdSystemReset:     {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "hardware reset"},
+	qmp.CmdSystemPowerdown: {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "ACPI power button"},
+	qmp.CmdQuit:            {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "ends the instance"},
 
-	qmp.CmdLaunch:      {verdict: byTicket, changes: true, boot: true, args: anyOf[qmp.LaunchArgs], why: "creates an instance from the registration"},
-	qmp.CmdReadConsole: {verdict: byTicket, args: anyOf[qmp.ReadConsoleArgs], why: "serial output, sealed for the owner"},
-	qmp.CmdReadAudit:   {verdict: byTicket, args: anyOf[qmp.ReadAuditArgs], why: "audit log, sealed for the owner"},
-	qmp.CmdSetPolicy:   {verdict: byTicket, changes: true, args: none, why: "the policy travels inside the ticket"},
-	qmp.CmdDelete:      {verdict: byTicket, changes: true, args: none, why: "ends the bond"},
+	qmp.CmdLaunch:      {verdict: byTicket, changes: true, boot: true, args: takes[qmp.LaunchArgs](), rewrite: launchFiles, answer: nothing, why: "creates an instance from the registration"},
+	qmp.CmdReadConsole: {verdict: byTicket, args: takes[qmp.ReadConsoleArgs](), answer: gives[qmp.ChunkResult](), why: "serial output, sealed for the owner"},
+	qmp.CmdReadAudit:   {verdict: byTicket, args: takes[qmp.ReadAuditArgs](), answer: gives[qmp.ChunkResult](), why: "audit log, sealed for the owner"},
+	qmp.CmdSetPolicy:   {verdict: byTicket, changes: true, args: none, answer: nothing, why: "the policy travels inside the ticket"},
+	qmp.CmdDelete:      {verdict: byTicket, changes: true, args: none, answer: nothing, why: "ends the bond"},
+})
+
+// arguments is the type of a command's arguments and how they are decoded.
+type arguments struct {
+	typ    *schema.Type
+	decode func(*qmp.Request) (any, error)
 }
 
-// refusals gives the reason why well-known QMP commands have no entry. The
-// list explains; what it leaves out is refused all the same.
-var refusals = map[string]string{
-	"screendump":            "the screen belongs to the owner",
-	"send-key":              "the keyboard belongs to the owner",
-	"input-send-event":      "keyboard and pointer belong to the owner",
-	"dump-guest-memory":     "memory belongs to the owner",
-	"memsave":               "memory belongs to the owner",
-	"pmemsave":              "memory belongs to the owner",
-	"human-monitor-command": "it can do anything that QEMU can",
-	"migrate":               "the stream is the VM's memory, and its target may be a program",
-	"migrate-incoming":      "an instance begins from its registration only",
-	"device_add":            "devices come from the registration only",
-	"device_del":            "devices come from the registration only",
-	"netdev_add":            "devices come from the registration only",
-	"object-add":            "devices come from the registration only",
-	"chardev-add":           "it opens files and sockets of the hypervisor domain",
-	"chardev-change":        "it opens files and sockets of the hypervisor domain",
-	"blockdev-add":          "it opens files of the hypervisor domain; disks come from the registration only",
-	"blockdev-mirror":       "it copies the disk's plaintext",
-	"blockdev-backup":       "it copies the disk's plaintext",
-	"drive-mirror":          "it copies the disk's plaintext",
-	"drive-backup":          "it copies the disk's plaintext",
-	"nbd-server-start":      "it opens the disk's plaintext to the network",
-	"block-export-add":      "it opens the disk's plaintext to others",
-	"add-fd":                "it puts files into QEMU",
-	"getfd":                 "it puts files into QEMU",
-	"qom-get":               "it reads the devices' inner state",
-	"qom-set":               "it changes devices",
-	"inject-nmi":            "it makes the guest crash and dump",
-	"set_password":          "the screen belongs to the owner",
-	"change-vnc-password":   "the screen belongs to the owner",
-	"watchdog-set-action":   "it changes what a guest event means",
-	"set-action":            "it changes what a guest event means",
+// none accepts no arguments.
+var none = arguments{schema.Nothing(), func(req *qmp.Request) (any, error) {
+	for k := range req.Arguments {
+		return nil, fmt.Errorf("argument %q is not known", printable(k))
+	}
+	return nil, nil
+}}
+
+// takes decodes arguments strictly into a T.
+func takes[T any]() arguments {
+	return arguments{schema.Of[T](), func(req *qmp.Request) (any, error) {
+		var v T
+		if err := req.DecodeArguments(&v); err != nil {
+			return nil, errors.New(strings.TrimPrefix(err.Error(), req.Execute+": "))
+		}
+		return v, nil
+	}}
+}
+
+// answer is the type of what a command may answer, and the filter for it.
+type answer struct {
+	typ    *schema.Type
+	filter func(any) (any, error)
+}
+
+// nothing lets no field pass.
+var nothing = answer{schema.Nothing(), func(any) (any, error) { return nil, nil }}
+
+// gives lets the fields of T pass. QEMU's answers are decoded into a T, which
+// drops the others, and made tidy where T can; the gate's own are one already.
+func gives[T any]() answer {
+	return answer{schema.Of[T](), func(ret any) (any, error) {
+		var v T
+		switch ret := ret.(type) {
+		case T:
+			return ret, nil
+		case *T:
+			return ret, nil
+		case json.RawMessage:
+			if err := json.Unmarshal(ret, &v); err != nil {
+				return nil, fmt.Errorf("the answer is not what its entry lists: %w", err)
+			}
+			if t, ok := any(&v).(interface{ tidy() }); ok {
+				t.tidy()
+			}
+			return v, nil
+		}
+		return nil, fmt.Errorf("the answer is a %T", ret)
+	}}
 }
 
 // lookup returns the entry of a command, or the QMP error that refuses it.
 func lookup(command string) (*entry, *qmp.Error) {
-	if e, ok := table[command]; ok {
+	e, ok := table[command]
+	if ok && e.verdict != never {
 		return &e, nil
 	}
-	why, ok := refusals[command]
+	why := e.why
 	if !ok {
-		why = "it is not on the gate's allow-list"
+		why = "it is not on the gate's allow-list" + didYouMean(command)
 	}
 	return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: fmt.Sprintf("UVBond: %s: never allowed: %s", printable(command), why)}
 }
 
-// CheckPolicy compiles an owner's policy for operators and refuses one that
-// names a command which no policy may allow. Empty text allows nothing.
+func didYouMean(command string) string {
+	if near := schema.Nearest(command, passing); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
+// passing are the commands that may pass, sorted.
+var passing = func() []string {
+	var names []string
+	for name, e := range table {
+		if e.verdict != never {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}()
+
+// CheckPolicy compiles an owner's policy for operators. It refuses one that
+// names a command which no policy may allow, or arguments that it does not
+// have. Empty text allows nothing.
 func CheckPolicy(text string) (*automaton.Machine, error) {
 	f, err := automaton.Parse("policy", []byte(text))
 	if err != nil {
@@ -127,27 +184,33 @@ func CheckPolicy(text string) (*automaton.Machine, error) {
 	}
 	for _, c := range m.Commands() {
 		if e, ok := table[c]; !ok || e.verdict != byPolicy {
-			return nil, fmt.Errorf("a policy cannot allow %q", c)
+			hint := ""
+			if !ok {
+				hint = didYouMean(c)
+			}
+			return nil, fmt.Errorf("a policy cannot allow %q%s", printable(c), hint)
 		}
 	}
-	return m, nil
+	return m, checkTypes(f)
 }
 
-// none accepts no arguments.
-func none(req *qmp.Request) (any, error) {
-	for k := range req.Arguments {
-		return nil, fmt.Errorf("argument %q is not known", printable(k))
+// checkTypes refuses a text with a command that nobody knows, or with arguments
+// that a command of the gate can never have. Commands that never pass are left
+// to the session: a text may have them where another gate would let them pass.
+func checkTypes(f *automaton.File) error {
+	for _, h := range f.Hypercalls() {
+		e, ok := table[h.Name]
+		switch {
+		case !ok:
+			return fmt.Errorf("there is no hypercall %q%s", printable(h.Name), didYouMean(h.Name))
+		case e.verdict == never:
+			continue
+		}
+		if found := schema.Problems(h.Name, e.args.typ, h.Arguments); len(found) > 0 {
+			return errors.New(found[0])
+		}
 	}
-	return nil, nil
-}
-
-// anyOf decodes arguments strictly into a T.
-func anyOf[T any](req *qmp.Request) (any, error) {
-	var v T
-	if err := req.DecodeArguments(&v); err != nil {
-		return nil, errors.New(strings.TrimPrefix(err.Error(), req.Execute+": "))
-	}
-	return v, nil
+	return nil
 }
 
 // printable bounds a foreign name for messages and logs.

@@ -69,8 +69,12 @@ type VM interface {
 	Launch(ctx context.Context, l Launch, bootNonce [32]byte) error
 	// Status answers query-status, also without an instance.
 	Status(ctx context.Context) (qmp.StatusResult, error)
-	// Execute runs a command without arguments on instance number n.
-	Execute(ctx context.Context, n uint64, command string) (json.RawMessage, error)
+	// Execute runs a command of QEMU on instance number n; args are nil or of the
+	// command's type. The answer is QEMU's, unfiltered.
+	Execute(ctx context.Context, n uint64, command string, args any) (json.RawMessage, error)
+	// Events delivers QEMU's events, unfiltered, until stop is called, which closes
+	// the channel. A receiver that is slow loses the oldest.
+	Events() (events <-chan qmp.Event, stop func())
 	// Kill ends instance number n at once, if it is still there.
 	Kill(n uint64, reason string)
 

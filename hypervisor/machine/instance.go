@@ -44,9 +44,9 @@ func newInstance(m *Machine, slot int) *instance {
 	return &instance{machine: m, slot: slot, ended: make(chan struct{}), let: make(chan struct{}), state: qmp.StatePrelaunch}
 }
 
-// execute runs one command without arguments in QEMU.
-func (i *instance) execute(ctx context.Context, command string) (json.RawMessage, error) {
-	ret, err := i.qemu.Execute(ctx, command, nil)
+// execute runs one command in QEMU; args are nil or the command's.
+func (i *instance) execute(ctx context.Context, command string, args any) (json.RawMessage, error) {
+	ret, err := i.qemu.Execute(ctx, command, args)
 	if err == nil {
 		return ret, nil
 	}
@@ -62,7 +62,7 @@ func (i *instance) execute(ctx context.Context, command string) (json.RawMessage
 
 func (i *instance) status(ctx context.Context) (qmp.StatusResult, error) {
 	var st qmp.StatusResult
-	ret, err := i.execute(ctx, qmp.CmdQueryStatus)
+	ret, err := i.execute(ctx, qmp.CmdQueryStatus, nil)
 	if err != nil {
 		return st, err
 	}

@@ -53,6 +53,7 @@ type Machine struct {
 	launching bool
 	last      endOfLife
 	deleted   bool
+	listeners map[chan qmp.Event]bool
 }
 
 // endOfLife is what is known of the instance that ended last.
@@ -195,7 +196,7 @@ func (m *Machine) Status(ctx context.Context) (qmp.StatusResult, error) {
 }
 
 // Execute implements gate.VM.
-func (m *Machine) Execute(ctx context.Context, n uint64, command string) (json.RawMessage, error) {
+func (m *Machine) Execute(ctx context.Context, n uint64, command string, args any) (json.RawMessage, error) {
 	inst := m.live()
 	if inst == nil || inst.number != n {
 		return nil, gate.ErrNotRunning
@@ -203,7 +204,7 @@ func (m *Machine) Execute(ctx context.Context, n uint64, command string) (json.R
 	if command == qmp.CmdQuit {
 		return json.RawMessage("{}"), m.quit(ctx, inst)
 	}
-	ret, err := inst.execute(ctx, command)
+	ret, err := inst.execute(ctx, command, args)
 	if err != nil && inst.gone(ctx) {
 		return nil, gate.ErrNotRunning
 	}
@@ -213,7 +214,7 @@ func (m *Machine) Execute(ctx context.Context, n uint64, command string) (json.R
 // quit ends an instance in order and waits until nothing of it is left.
 func (m *Machine) quit(ctx context.Context, inst *instance) error {
 	inst.expectExit("powered off")
-	_, err := inst.execute(ctx, qmp.CmdQuit)
+	_, err := inst.execute(ctx, qmp.CmdQuit, nil)
 	select {
 	case <-inst.let:
 		return errLetGo

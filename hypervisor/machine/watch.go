@@ -66,9 +66,10 @@ func (m *Machine) watch(inst *instance) {
 	}
 }
 
-// event takes note of what QEMU tells by itself. Nothing of it reaches the
-// management domain but the run state.
+// event takes note of what QEMU tells by itself. What of it reaches the
+// management domain is the gate's to say.
 func (m *Machine) event(inst *instance, ev qmp.Event) {
+	m.announce(ev)
 	switch ev.Event {
 	case "STOP":
 		inst.setState(qmp.StatePaused)

@@ -1,0 +1,70 @@
+package gate
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/uvbond/uvbond/qmp"
+)
+
+// attached is what attachFiles makes of the arguments of uvbond-attach.
+type attached struct {
+	vm    string
+	disks map[string]*os.File
+}
+
+// attachFiles puts open files in the place of their numbers. It takes over the
+// files of the line.
+func attachFiles(args any, files *[]*os.File) (any, *qmp.Error) {
+	a := args.(qmp.AttachArgs)
+	disks, _, qerr := pickFiles(a.Disks, nil, *files)
+	if qerr != nil {
+		return nil, qerr
+	}
+	*files = nil
+	return attached{a.VM, disks}, nil
+}
+
+// launchFiles does the same for uvbond-launch.
+func launchFiles(args any, files *[]*os.File) (any, *qmp.Error) {
+	a := args.(qmp.LaunchArgs)
+	disks, taps, qerr := pickFiles(a.Disks, a.Taps, *files)
+	if qerr != nil {
+		return nil, qerr
+	}
+	*files = nil
+	return Launch{Disks: disks, Taps: taps, Expect: a.Expect}, nil
+}
+
+// pickFiles gives the descriptors of a line their names. Each must be named
+// exactly once, so that none is left over.
+func pickFiles(disks []qmp.DiskFile, taps []int, files []*os.File) (map[string]*os.File, []*os.File, *qmp.Error) {
+	named := make(map[string]*os.File, len(disks))
+	used := make(map[int]bool, len(files))
+	take := func(i int) (*os.File, bool) {
+		if i < 0 || i >= len(files) || used[i] {
+			return nil, false
+		}
+		used[i] = true
+		return files[i], true
+	}
+	for _, d := range disks {
+		f, ok := take(d.FDIndex)
+		if !ok || named[d.Name] != nil {
+			return nil, nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: disk %s: descriptor %d is missing or named twice (%d came with the message)", printable(d.Name), d.FDIndex, len(files))}
+		}
+		named[d.Name] = f
+	}
+	var tapFiles []*os.File
+	for n, i := range taps {
+		f, ok := take(i)
+		if !ok {
+			return nil, nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: tap %d: descriptor %d is missing or named twice", n, i)}
+		}
+		tapFiles = append(tapFiles, f)
+	}
+	if len(used) != len(files) {
+		return nil, nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: %d descriptors came with the message, %d are named", len(files), len(used))}
+	}
+	return named, tapFiles, nil
+}
