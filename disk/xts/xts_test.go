@@ -96,26 +96,32 @@ func TestConsecutiveTweaks(t *testing.T) {
 	}
 }
 
-func FuzzSectors(f *testing.F) {
-	f.Add(key(1, 64), uint64(0), uint16(256), uint16(8), bytes.Repeat([]byte{1}, 8192))
-	f.Add(key(2, 32), uint64(1<<63), uint16(32), uint16(1), bytes.Repeat([]byte{2}, 1024))
-	f.Add(key(3, 64), uint64(math.MaxUint64-7), uint16(1), uint16(1), bytes.Repeat([]byte{3}, 16*8))
-	f.Add(key(4, 64), uint64(9), uint16(17), uint16(3), bytes.Repeat([]byte{4}, 17*16*3))
-	f.Fuzz(func(t *testing.T, k []byte, first uint64, blocks, step uint16, plain []byte) {
-		sector := int(blocks) * blockSize
-		c, err := New(k, sector, uint64(step))
-		if err != nil {
-			return
+// TestLargestSector: 2^20 blocks is what IEEE 1619 allows, and no block more.
+func TestLargestSector(t *testing.T) {
+	const most = 1 << 20 * 16
+	plain := noise(rand.New(rand.NewPCG(11, 12)), 64<<10)
+	plain = bytes.Repeat(plain, most/len(plain))
+	k := key(7, 64)
+	r, err := ref.NewCipher(aes.NewCipher, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := make([]byte, most), make([]byte, most)
+	for _, sector := range []int{most - blockSize, most} {
+		must(t, k, sector, 1).Wipe()
+		r.Encrypt(want[:sector], plain[:sector], 5)
+		for _, p := range pathsFor(sector) {
+			c := on(t, p, k, sector, 1)
+			if err := c.EncryptSectors(got, plain[:sector], 5); err != nil || !bytes.Equal(got[:sector], want[:sector]) {
+				t.Errorf("%v, a sector of %d bytes: %v, or other ciphertext", p, sector, err)
+			}
 		}
-		plain = plain[:len(plain)/sector*sector]
-		if err := c.EncryptSectors(plain, plain, first); err != nil {
-			return
+	}
+	for _, sector := range []int{most + 1, most + blockSize, most + 512, 2 * most, math.MaxInt &^ 15} {
+		if _, err := New(k, sector, 1); err == nil {
+			t.Errorf("a sector of %d bytes was accepted", sector)
 		}
-		if err := c.DecryptSectors(plain, plain, first); err != nil {
-			t.Fatal(err)
-		}
-		compare(t, k, sector, uint64(step), first, plain)
-	})
+	}
 }
 
 func TestRefused(t *testing.T) {
