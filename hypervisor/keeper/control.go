@@ -61,7 +61,7 @@ func (k *keeper) run(signals context.Context) error {
 func (k *keeper) flush() error {
 	var errs []error
 	for _, d := range k.disks {
-		if err := d.Flush(); err != nil {
+		if err := d.dev.Flush(); err != nil {
 			errs = append(errs, fmt.Errorf("last flush of disk %q: %w", d.config.Name, err))
 		}
 	}
@@ -106,10 +106,10 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	var q request
 	files, err := receive(c, &q)
+	closeAll(files) // no command brings any
 	if err != nil {
 		return false, errors.Join(err, send(c, &response{Error: err.Error()}))
 	}
-	defer func() { closeAll(files) }()
 	var r response
 	var answer []*os.File
 	switch q.Command {
@@ -129,8 +129,6 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 			break
 		}
 		k.peers.allow(q.PID)
-	case cmdReplace:
-		err = k.replace(q.Disk, &files)
 	default:
 		err = fmt.Errorf("unknown command %.32q", q.Command)
 	}
@@ -176,19 +174,4 @@ func (k *keeper) listeners() []*net.UnixListener {
 		ls = append(ls, d.listener)
 	}
 	return ls
-}
-
-// replace takes the descriptor out of files when it keeps it.
-func (k *keeper) replace(name string, files *[]*os.File) error {
-	if len(*files) != 1 {
-		return fmt.Errorf("need one descriptor, got %d", len(*files))
-	}
-	for _, d := range k.disks {
-		if d.config.Name == name {
-			f := (*files)[0]
-			*files = nil
-			return d.replace(f)
-		}
-	}
-	return fmt.Errorf("no disk %.32q", name)
 }

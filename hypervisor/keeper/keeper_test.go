@@ -447,52 +447,6 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-func TestReplaceFile(t *testing.T) {
-	x := newFixture(t)
-	p := x.start(t)
-	allowAny(t, p)
-	output(t, qemuIO(t, p, "write -P 7 0 64k", "flush"))
-	short, err := os.Create(x.path + ".short")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer short.Close()
-	if err := p.Replace(t.Context(), "root", short); err == nil || !strings.Contains(err.Error(), "the registration needs") {
-		t.Fatalf("short file: %v", err)
-	}
-	readOnly, err := os.Open(x.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer readOnly.Close()
-	if err := p.Replace(t.Context(), "root", readOnly); err == nil {
-		t.Fatal("read-only descriptor taken")
-	}
-	if err := p.Replace(t.Context(), "other", x.Disks["root"]); err == nil {
-		t.Fatal("unknown disk taken")
-	}
-	b, err := os.ReadFile(x.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(x.path+".copy", b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	copied, err := os.OpenFile(x.path+".copy", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer copied.Close()
-	if err := p.Replace(t.Context(), "root", copied); err != nil {
-		t.Fatal(err)
-	}
-	output(t, qemuIO(t, p, "read -P 7 0 64k", "write -P 8 0 64k", "flush"))
-	after, _ := os.ReadFile(x.path)
-	if !bytes.Equal(b, after) {
-		t.Fatal("the old file was written to")
-	}
-}
-
 // An error of the storage is an I/O error for the client, and the connection lives on.
 func TestIOError(t *testing.T) {
 	x := newFixture(t)
@@ -522,6 +476,7 @@ func TestStartRefuses(t *testing.T) {
 		"overflow":       func(x *fixture) { x.Config.Disks[0].DataOffset = 1<<64 - 4096 },
 		"no length":      func(x *fixture) { x.Config.Disks[0].Length = 0 },
 		"no file":        func(x *fixture) { x.Disks = nil },
+		"read-only file": func(x *fixture) { x.Disks["root"], _ = os.Open(x.path) },
 		"no ring":        func(x *fixture) { x.Ring = nil },
 		"not a ring":     func(x *fixture) { x.Ring = x.Disks["root"] },
 		"no program":     func(x *fixture) { x.Self = "/nonexistent" },
@@ -572,7 +527,6 @@ func TestControlRefuses(t *testing.T) {
 		"duplicate key":   {0xa2, 1, 0x64, 's', 't', 'o', 'p', 1, 0x64, 's', 't', 'o', 'p'},
 		"too long":        make([]byte, maxMessage+1),
 		"negative pid":    must(encode(&request{Command: cmdAllowPeer, PID: -1})),
-		"no descriptor":   must(encode(&request{Command: cmdReplace, Disk: "root"})),
 	} {
 		c := dialAs(t, filepath.Join(x.Dir, controlName))
 		if _, err := c.Write(message); err != nil {

@@ -43,7 +43,6 @@ const (
 	cmdStats     = "stats"
 	cmdFiles     = "files"      // answered with descriptors: see response.Disks
 	cmdAllowPeer = "allow-peer" // PID; 0 means every process of QEMU's uid
-	cmdReplace   = "replace"    // Disk, and one descriptor of its ciphertext
 	cmdStop      = "stop"       // answered when everything is on stable storage
 )
 

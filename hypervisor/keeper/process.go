@@ -150,13 +150,6 @@ func (p *Process) AllowPeer(ctx context.Context, pid int) error {
 	return err
 }
 
-// Replace gives the keeper another descriptor of a disk's ciphertext; requests
-// that are being executed finish on the old one.
-func (p *Process) Replace(ctx context.Context, disk string, f *os.File) error {
-	_, _, err := p.call(ctx, &request{Command: cmdReplace, Disk: disk}, f)
-	return err
-}
-
 // Stats asks for the counters.
 func (p *Process) Stats(ctx context.Context) (Stats, error) {
 	r, _, err := p.call(ctx, &request{Command: cmdStats})
@@ -211,7 +204,7 @@ func (p *Process) Close() {
 }
 
 // call makes one request on a connection of its own.
-func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*response, []*os.File, error) {
+func (p *Process) call(ctx context.Context, q *request) (*response, []*os.File, error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
@@ -229,7 +222,7 @@ func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*res
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	c := nc.(*net.UnixConn)
-	if err := send(c, q, files...); err != nil {
+	if err := send(c, q); err != nil {
 		return nil, nil, fmt.Errorf("keeper %d: %s: %w", p.pid, q.Command, err)
 	}
 	var r response

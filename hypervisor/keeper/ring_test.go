@@ -289,7 +289,7 @@ func FuzzRingHeader(f *testing.F) {
 }
 
 func FuzzMessages(f *testing.F) {
-	f.Add(must(encode(&request{Command: cmdReplace, Disk: "root", PID: 7})))
+	f.Add(must(encode(&request{Command: cmdAllowPeer, PID: 7})))
 	f.Add(must(encode(&response{Stats: &Stats{VM: testVM, Disks: []DiskStats{{Name: "root"}}}})))
 	f.Add(must(encode(&wireConfig{VM: testVM, Disks: []wireDisk{{Name: "root", Key: make([]byte, 64), SectorSize: 512, Length: 512}}})))
 	f.Add([]byte{0xa1, 1, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})

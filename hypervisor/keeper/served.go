@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -13,19 +12,14 @@ import (
 	"github.com/uvbond/uvbond/disk/nbd"
 )
 
-// served is one disk: the encrypted device, which can be exchanged for one on
-// another descriptor, and its NBD server.
+// served is one disk: the encrypted device and its NBD server.
 type served struct {
 	config   *DiskConfig
 	listener *net.UnixListener
 	server   *nbd.Server
-
-	mu   sync.RWMutex // held shared by every request
-	dev  *disk.Device
-	file *os.File // what dev is on; dev closes it
+	dev      *disk.Device
+	file     *os.File // what dev is on; dev closes it
 }
-
-var _ nbd.Device = (*served)(nil)
 
 // openServed takes over descriptors fd, the listener, and fd+1, the ciphertext.
 func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
@@ -45,7 +39,7 @@ func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
 	}
 	s.file = f
 	s.server = &nbd.Server{
-		Exports:   []nbd.Export{{Name: c.Name, Device: s, ReadOnly: c.ReadOnly, CanTrim: c.Discard && !c.ReadOnly}},
+		Exports:   []nbd.Export{{Name: c.Name, Device: s.dev, ReadOnly: c.ReadOnly, CanTrim: c.Discard && !c.ReadOnly}},
 		CheckPeer: k.peers.check,
 		Log:       k.log.With("disk", c.Name),
 	}
@@ -87,64 +81,6 @@ func checkCiphertext(f *os.File, readOnly bool) error {
 	return nil
 }
 
-func (s *served) replace(f *os.File) error {
-	dev, err := openDevice(s.config, f)
-	if err != nil {
-		f.Close()
-		return err
-	}
-	s.mu.Lock()
-	old := s.dev
-	s.dev, s.file = dev, f
-	s.mu.Unlock()
-	// What a client wrote but did not flush may still be on its way there.  An
-	// error is no reason to keep the old one: it is why it was replaced.
-	_ = old.Flush()
-	_ = old.Close()
-	return nil
-}
+func (s *served) duplicate() (*os.File, error) { return dup(s.file) }
 
-func (s *served) duplicate() (*os.File, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return dup(s.file)
-}
-
-func (s *served) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dev.Close()
-}
-
-// current returns the device with s.mu held shared; the caller unlocks.
-func (s *served) current() *disk.Device {
-	s.mu.RLock()
-	return s.dev
-}
-
-func (s *served) Size() int64 { return int64(s.config.Length) }
-
-func (s *served) ReadAt(p []byte, off int64) (int, error) {
-	defer s.mu.RUnlock()
-	return s.current().ReadAt(p, off)
-}
-
-func (s *served) WriteAt(p []byte, off int64) (int, error) {
-	defer s.mu.RUnlock()
-	return s.current().WriteAt(p, off)
-}
-
-func (s *served) WriteZeroes(off, n int64) error {
-	defer s.mu.RUnlock()
-	return s.current().WriteZeroes(off, n)
-}
-
-func (s *served) Trim(off, n int64) error {
-	defer s.mu.RUnlock()
-	return s.current().Trim(off, n)
-}
-
-func (s *served) Flush() error {
-	defer s.mu.RUnlock()
-	return s.current().Flush()
-}
+func (s *served) close() { s.dev.Close() }
