@@ -16,7 +16,7 @@ var (
 		"ADDQ": true, "SUBQ": true, "DECQ": true, "CMPQ": true, "XORQ": true, "XORL": true,
 		"SHLQ": true, "SHRQ": true, "ANDQ": true, "IMULQ": true,
 	}
-	conditional = []string{"JEQ", "JNE", "JZ", "JNZ", "JL", "JG", "JGE", "CMOVQLT"}
+	conditional = []string{"JEQ", "JNE", "JZ", "JNZ", "JL", "JLE", "JG", "JGE", "CMOVQLT"}
 )
 
 // stepX86 follows a line of assembly for amd64.

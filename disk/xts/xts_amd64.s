@@ -1664,6 +1664,8 @@ TEXT ·encryptVAES512(SB), $1984-72
 	KMOVW SI, K1
 
 	// The number of lane i is first + i*step; its upper half is 0.
+	CMPQ           CX, $0x04
+	JLE            few
 	DECQ           CX
 	ANDQ           $-16, CX
 	MOVQ           CX, R11
@@ -1689,7 +1691,6 @@ numbers:
 	VPXORQ          Z8, Z4, Z2
 	VPADDQ          Z5, Z4, Z4
 	VPXORQ          Z8, Z4, Z3
-	VPSUBQ          Z6, Z4, Z4
 	VBROADCASTI32X4 16(AX), Z8
 	VAESENC         Z8, Z0, Z0
 	VAESENC         Z8, Z1, Z1
@@ -1760,17 +1761,62 @@ numbers:
 	VBROADCASTI32X4 224(AX), Z8
 
 numbers_last:
-	VAESENCLAST     Z8, Z0, Z0
-	VMOVDQA64       Z0, (DI)
-	VAESENCLAST     Z8, Z1, Z1
-	VMOVDQA64       Z1, 64(DI)
-	VAESENCLAST     Z8, Z2, Z2
-	VMOVDQA64       Z2, 128(DI)
-	VAESENCLAST     Z8, Z3, Z3
-	VMOVDQA64       Z3, 192(DI)
-	SUBQ            $+256, DI
-	SUBQ            $0x10, CX
-	JGE             numbers
+	VAESENCLAST Z8, Z0, Z0
+	VMOVDQA64   Z0, (DI)
+	VAESENCLAST Z8, Z1, Z1
+	VMOVDQA64   Z1, 64(DI)
+	VAESENCLAST Z8, Z2, Z2
+	VMOVDQA64   Z2, 128(DI)
+	VAESENCLAST Z8, Z3, Z3
+	VMOVDQA64   Z3, 192(DI)
+	VPSUBQ      Z6, Z4, Z4
+	SUBQ        $+256, DI
+	SUBQ        $0x10, CX
+	JGE         numbers
+	JMP         numbered
+
+few:
+	VPBROADCASTQ.Z  R10, K1, Z5
+	VPMULLQ         lanesE<>+0(SB), Z5, Z4
+	VPBROADCASTQ.Z  R8, K1, Z6
+	VPADDQ          Z6, Z4, Z0
+	VBROADCASTI32X4 (AX), Z8
+	VPXORQ          Z8, Z0, Z0
+	VBROADCASTI32X4 16(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 32(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 48(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 64(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 80(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 96(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 112(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 128(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 144(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 160(AX), Z8
+	CMPQ            BX, $0x0a
+	JEQ             few_last
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 176(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 192(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 208(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 224(AX), Z8
+
+few_last:
+	VAESENCLAST Z8, Z0, Z0
+	VMOVDQA64   Z0, (DI)
+
+numbered:
 	MOVQ            data+0(FP), AX
 	MOVQ            dst+24(FP), DI
 	MOVQ            src+32(FP), SI
@@ -3516,6 +3562,8 @@ TEXT ·decryptVAES512(SB), $1984-72
 	KMOVW SI, K1
 
 	// The number of lane i is first + i*step; its upper half is 0.
+	CMPQ           CX, $0x04
+	JLE            few
 	DECQ           CX
 	ANDQ           $-16, CX
 	MOVQ           CX, R11
@@ -3541,7 +3589,6 @@ numbers:
 	VPXORQ          Z8, Z4, Z2
 	VPADDQ          Z5, Z4, Z4
 	VPXORQ          Z8, Z4, Z3
-	VPSUBQ          Z6, Z4, Z4
 	VBROADCASTI32X4 16(AX), Z8
 	VAESENC         Z8, Z0, Z0
 	VAESENC         Z8, Z1, Z1
@@ -3612,17 +3659,62 @@ numbers:
 	VBROADCASTI32X4 224(AX), Z8
 
 numbers_last:
-	VAESENCLAST     Z8, Z0, Z0
-	VMOVDQA64       Z0, (DI)
-	VAESENCLAST     Z8, Z1, Z1
-	VMOVDQA64       Z1, 64(DI)
-	VAESENCLAST     Z8, Z2, Z2
-	VMOVDQA64       Z2, 128(DI)
-	VAESENCLAST     Z8, Z3, Z3
-	VMOVDQA64       Z3, 192(DI)
-	SUBQ            $+256, DI
-	SUBQ            $0x10, CX
-	JGE             numbers
+	VAESENCLAST Z8, Z0, Z0
+	VMOVDQA64   Z0, (DI)
+	VAESENCLAST Z8, Z1, Z1
+	VMOVDQA64   Z1, 64(DI)
+	VAESENCLAST Z8, Z2, Z2
+	VMOVDQA64   Z2, 128(DI)
+	VAESENCLAST Z8, Z3, Z3
+	VMOVDQA64   Z3, 192(DI)
+	VPSUBQ      Z6, Z4, Z4
+	SUBQ        $+256, DI
+	SUBQ        $0x10, CX
+	JGE         numbers
+	JMP         numbered
+
+few:
+	VPBROADCASTQ.Z  R10, K1, Z5
+	VPMULLQ         lanesD<>+0(SB), Z5, Z4
+	VPBROADCASTQ.Z  R8, K1, Z6
+	VPADDQ          Z6, Z4, Z0
+	VBROADCASTI32X4 (AX), Z8
+	VPXORQ          Z8, Z0, Z0
+	VBROADCASTI32X4 16(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 32(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 48(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 64(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 80(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 96(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 112(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 128(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 144(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 160(AX), Z8
+	CMPQ            BX, $0x0a
+	JEQ             few_last
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 176(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 192(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 208(AX), Z8
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 224(AX), Z8
+
+few_last:
+	VAESENCLAST Z8, Z0, Z0
+	VMOVDQA64   Z0, (DI)
+
+numbered:
 	MOVQ            data+0(FP), AX
 	MOVQ            dst+24(FP), DI
 	MOVQ            src+32(FP), SI

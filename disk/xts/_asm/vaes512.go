@@ -26,6 +26,8 @@ func clearZMM() {
 // numbers, Z5 and Z6 four and 28 steps, Z8 the round key.
 func tweaksVAES512(lanes Mem) {
 	Comment("The number of lane i is first + i*step; its upper half is 0.")
+	CMPQ(RCX, Imm(4))
+	JLE(LabelRef("few"))
 	DECQ(RCX)
 	ANDQ(I32(-16), RCX)
 	MOVQ(RCX, R11)
@@ -42,33 +44,50 @@ func tweaksVAES512(lanes Mem) {
 	VPSLLQ(Imm(3), Z5, Z6)
 	VPSUBQ(Z5, Z6, Z6)
 	Label("numbers")
-	VBROADCASTI32X4(at(RAX, 0), Z8)
-	for j := range 4 {
+	roundsOfNumbers("numbers", 4, func(j int) {
 		VPXORQ(Z8, Z4, zmm[j])
 		if j < 3 {
 			VPADDQ(Z5, Z4, Z4)
 		}
-	}
+	})
 	VPSUBQ(Z6, Z4, Z4)
+	SUBQ(I32(16*block), RDI)
+	SUBQ(Imm(16), RCX)
+	JGE(LabelRef("numbers"))
+	JMP(LabelRef("numbered"))
+
+	Label("few")
+	VPBROADCASTQ_Z(R10, K1, Z5)
+	VPMULLQ(lanes, Z5, Z4)
+	VPBROADCASTQ_Z(R8, K1, Z6)
+	VPADDQ(Z6, Z4, Z0)
+	roundsOfNumbers("few", 1, func(int) { VPXORQ(Z8, Z0, Z0) })
+	Label("numbered")
+}
+
+// roundsOfNumbers enciphers n vectors from Z0 on, which start adds the first
+// round key to, and stores them at DI.
+func roundsOfNumbers(label string, n int, start func(j int)) {
+	VBROADCASTI32X4(at(RAX, 0), Z8)
+	for j := range n {
+		start(j)
+	}
 	for r := 1; r < 14; r++ {
 		VBROADCASTI32X4(at(RAX, block*r), Z8)
 		if r == 10 {
 			CMPQ(RBX, Imm(10))
-			JEQ(LabelRef("numbers_last"))
+			JEQ(LabelRef(label + "_last"))
 		}
-		for j := range 4 {
+		for j := range n {
 			VAESENC(Z8, zmm[j], zmm[j])
 		}
 	}
 	VBROADCASTI32X4(at(RAX, block*14), Z8)
-	Label("numbers_last")
-	for j := range 4 {
+	Label(label + "_last")
+	for j := range n {
 		VAESENCLAST(Z8, zmm[j], zmm[j])
 		VMOVDQA64(zmm[j], at(RDI, 64*j))
 	}
-	SUBQ(I32(16*block), RDI)
-	SUBQ(Imm(16), RCX)
-	JGE(LabelRef("numbers"))
 }
 
 // sectorsVAES512 works on groups of 32 blocks, four in a register. While a

@@ -7,6 +7,7 @@
 // AVX-512. Everything runs in turn in each round, on one core; medians are
 // printed. "CPU second" is data per second of CPU time, as openssl speed
 // counts; "burst" is the best of short runs, which other load spoils least.
+// "limit" is what the AES units can do on independent data, at nothing else.
 package main
 
 import (
@@ -179,7 +180,8 @@ func report(rates map[what][]float64, clock float64, rounds int) {
 		fmt.Printf("sector %4d call %7d: %.2f x openssl speed", w.sector, w.call, median(rates[us])/median(rates[them]))
 		us.how = "burst"
 		if c := rates[what{"c", "burst", w.sector, w.call}]; c != nil {
-			fmt.Printf(", %.2f x C intrinsics", median(rates[us])/median(c))
+			limit := rates[what{"limit", "burst", 4096, 1 << 20}]
+			fmt.Printf(", %.2f x C intrinsics, %.2f x the AES units' limit", median(rates[us])/median(c), median(rates[us])/median(limit))
 		}
 		fmt.Println()
 	}
