@@ -1903,6 +1903,8 @@ numbered:
 	VPSLLQ.Z   $0x02, Z29, K1, Z30
 	VPSLLQ.Z   $0x07, Z29, K1, Z31
 	VPTERNLOGQ $0x96, Z31, Z30, Z15
+	DECQ       R13
+	JZ         final
 
 	// The first tweak of the second.
 	MOVQ $0x00000001, R12
@@ -2005,14 +2007,14 @@ group:
 
 	// The first tweak of the group after the next, into the other slot.
 	DECQ R12
-	JNZ  c_same
+	JNZ  group_same
 	MOVQ (DX), R10
 	MOVQ 8(DX), R11
 	ADDQ $0x10, DX
 	MOVQ R8, R12
-	JMP  c_done
+	JMP  group_done
 
-c_same:
+group_same:
 	MOVQ R11, CX
 	SHRQ $0x20, CX
 	SHLQ $0x20, R10, R11
@@ -2025,7 +2027,7 @@ c_same:
 	SHLQ $0x05, CX
 	XORQ CX, R10
 
-c_done:
+group_done:
 	XORQ       $0x40, R14
 	MOVQ       R10, (R14)
 	MOVQ       R11, 8(R14)
@@ -2151,7 +2153,7 @@ c_done:
 	VPSLLQ.Z   $0x07, Z29, K1, Z31
 	VPTERNLOGQ $0x96, Z31, Z30, Z15
 	CMPQ       BX, $0x0a
-	JEQ        last
+	JEQ        group_last
 	VAESENC    Z25, Z0, Z0
 	VAESENC    Z25, Z1, Z1
 	VAESENC    Z25, Z2, Z2
@@ -2185,7 +2187,7 @@ c_done:
 	VAESENC    Z28, Z6, Z6
 	VAESENC    Z28, Z7, Z7
 
-last:
+group_last:
 	VAESENCLAST (R9), Z0, Z0
 	VMOVDQU64   Z0, (DI)
 	VAESENCLAST 64(R9), Z1, Z1
@@ -2206,6 +2208,157 @@ last:
 	ADDQ        $+512, DI
 	DECQ        R13
 	JNZ         group
+
+final:
+	VBROADCASTI32X4 (AX), Z29
+	VMOVDQU64       (SI), Z0
+	VPTERNLOGQ      $0x96, Z29, Z8, Z0
+	VMOVDQU64       64(SI), Z1
+	VPTERNLOGQ      $0x96, Z29, Z9, Z1
+	VMOVDQU64       128(SI), Z2
+	VPTERNLOGQ      $0x96, Z29, Z10, Z2
+	VMOVDQU64       192(SI), Z3
+	VPTERNLOGQ      $0x96, Z29, Z11, Z3
+	VMOVDQU64       256(SI), Z4
+	VPTERNLOGQ      $0x96, Z29, Z12, Z4
+	VMOVDQU64       320(SI), Z5
+	VPTERNLOGQ      $0x96, Z29, Z13, Z5
+	VMOVDQU64       384(SI), Z6
+	VPTERNLOGQ      $0x96, Z29, Z14, Z6
+	VMOVDQU64       448(SI), Z7
+	VPTERNLOGQ      $0x96, Z29, Z15, Z7
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VAESENC         Z16, Z2, Z2
+	VAESENC         Z16, Z3, Z3
+	VAESENC         Z16, Z4, Z4
+	VAESENC         Z16, Z5, Z5
+	VAESENC         Z16, Z6, Z6
+	VAESENC         Z16, Z7, Z7
+	VPXORQ          512(R9), Z8, Z8
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z6, Z6
+	VAESENC         Z17, Z7, Z7
+	VPXORQ          512(R9), Z9, Z9
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VAESENC         Z18, Z4, Z4
+	VAESENC         Z18, Z5, Z5
+	VAESENC         Z18, Z6, Z6
+	VAESENC         Z18, Z7, Z7
+	VPXORQ          512(R9), Z10, Z10
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VAESENC         Z19, Z4, Z4
+	VAESENC         Z19, Z5, Z5
+	VAESENC         Z19, Z6, Z6
+	VAESENC         Z19, Z7, Z7
+	VPXORQ          512(R9), Z11, Z11
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VAESENC         Z20, Z4, Z4
+	VAESENC         Z20, Z5, Z5
+	VAESENC         Z20, Z6, Z6
+	VAESENC         Z20, Z7, Z7
+	VPXORQ          512(R9), Z12, Z12
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VAESENC         Z21, Z4, Z4
+	VAESENC         Z21, Z5, Z5
+	VAESENC         Z21, Z6, Z6
+	VAESENC         Z21, Z7, Z7
+	VPXORQ          512(R9), Z13, Z13
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VAESENC         Z22, Z4, Z4
+	VAESENC         Z22, Z5, Z5
+	VAESENC         Z22, Z6, Z6
+	VAESENC         Z22, Z7, Z7
+	VPXORQ          512(R9), Z14, Z14
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VAESENC         Z23, Z4, Z4
+	VAESENC         Z23, Z5, Z5
+	VAESENC         Z23, Z6, Z6
+	VAESENC         Z23, Z7, Z7
+	VPXORQ          512(R9), Z15, Z15
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VAESENC         Z24, Z4, Z4
+	VAESENC         Z24, Z5, Z5
+	VAESENC         Z24, Z6, Z6
+	VAESENC         Z24, Z7, Z7
+	CMPQ            BX, $0x0a
+	JEQ             final_last
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VAESENC         Z25, Z4, Z4
+	VAESENC         Z25, Z5, Z5
+	VAESENC         Z25, Z6, Z6
+	VAESENC         Z25, Z7, Z7
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VAESENC         Z26, Z4, Z4
+	VAESENC         Z26, Z5, Z5
+	VAESENC         Z26, Z6, Z6
+	VAESENC         Z26, Z7, Z7
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VAESENC         Z27, Z4, Z4
+	VAESENC         Z27, Z5, Z5
+	VAESENC         Z27, Z6, Z6
+	VAESENC         Z27, Z7, Z7
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VAESENC         Z28, Z3, Z3
+	VAESENC         Z28, Z4, Z4
+	VAESENC         Z28, Z5, Z5
+	VAESENC         Z28, Z6, Z6
+	VAESENC         Z28, Z7, Z7
+
+final_last:
+	VAESENCLAST Z8, Z0, Z0
+	VMOVDQU64   Z0, (DI)
+	VAESENCLAST Z9, Z1, Z1
+	VMOVDQU64   Z1, 64(DI)
+	VAESENCLAST Z10, Z2, Z2
+	VMOVDQU64   Z2, 128(DI)
+	VAESENCLAST Z11, Z3, Z3
+	VMOVDQU64   Z3, 192(DI)
+	VAESENCLAST Z12, Z4, Z4
+	VMOVDQU64   Z4, 256(DI)
+	VAESENCLAST Z13, Z5, Z5
+	VMOVDQU64   Z5, 320(DI)
+	VAESENCLAST Z14, Z6, Z6
+	VMOVDQU64   Z6, 384(DI)
+	VAESENCLAST Z15, Z7, Z7
+	VMOVDQU64   Z7, 448(DI)
 
 	// Leave no key, tweak or data in registers.
 	VPXORQ    Z16, Z16, Z16
@@ -3801,6 +3954,8 @@ numbered:
 	VPSLLQ.Z   $0x02, Z29, K1, Z30
 	VPSLLQ.Z   $0x07, Z29, K1, Z31
 	VPTERNLOGQ $0x96, Z31, Z30, Z15
+	DECQ       R13
+	JZ         final
 
 	// The first tweak of the second.
 	MOVQ $0x00000001, R12
@@ -3903,14 +4058,14 @@ group:
 
 	// The first tweak of the group after the next, into the other slot.
 	DECQ R12
-	JNZ  c_same
+	JNZ  group_same
 	MOVQ (DX), R10
 	MOVQ 8(DX), R11
 	ADDQ $0x10, DX
 	MOVQ R8, R12
-	JMP  c_done
+	JMP  group_done
 
-c_same:
+group_same:
 	MOVQ R11, CX
 	SHRQ $0x20, CX
 	SHLQ $0x20, R10, R11
@@ -3923,7 +4078,7 @@ c_same:
 	SHLQ $0x05, CX
 	XORQ CX, R10
 
-c_done:
+group_done:
 	XORQ       $0x40, R14
 	MOVQ       R10, (R14)
 	MOVQ       R11, 8(R14)
@@ -4049,7 +4204,7 @@ c_done:
 	VPSLLQ.Z   $0x07, Z29, K1, Z31
 	VPTERNLOGQ $0x96, Z31, Z30, Z15
 	CMPQ       BX, $0x0a
-	JEQ        last
+	JEQ        group_last
 	VAESDEC    Z25, Z0, Z0
 	VAESDEC    Z25, Z1, Z1
 	VAESDEC    Z25, Z2, Z2
@@ -4083,7 +4238,7 @@ c_done:
 	VAESDEC    Z28, Z6, Z6
 	VAESDEC    Z28, Z7, Z7
 
-last:
+group_last:
 	VAESDECLAST (R9), Z0, Z0
 	VMOVDQU64   Z0, (DI)
 	VAESDECLAST 64(R9), Z1, Z1
@@ -4104,6 +4259,157 @@ last:
 	ADDQ        $+512, DI
 	DECQ        R13
 	JNZ         group
+
+final:
+	VBROADCASTI32X4 (AX), Z29
+	VMOVDQU64       (SI), Z0
+	VPTERNLOGQ      $0x96, Z29, Z8, Z0
+	VMOVDQU64       64(SI), Z1
+	VPTERNLOGQ      $0x96, Z29, Z9, Z1
+	VMOVDQU64       128(SI), Z2
+	VPTERNLOGQ      $0x96, Z29, Z10, Z2
+	VMOVDQU64       192(SI), Z3
+	VPTERNLOGQ      $0x96, Z29, Z11, Z3
+	VMOVDQU64       256(SI), Z4
+	VPTERNLOGQ      $0x96, Z29, Z12, Z4
+	VMOVDQU64       320(SI), Z5
+	VPTERNLOGQ      $0x96, Z29, Z13, Z5
+	VMOVDQU64       384(SI), Z6
+	VPTERNLOGQ      $0x96, Z29, Z14, Z6
+	VMOVDQU64       448(SI), Z7
+	VPTERNLOGQ      $0x96, Z29, Z15, Z7
+	VAESDEC         Z16, Z0, Z0
+	VAESDEC         Z16, Z1, Z1
+	VAESDEC         Z16, Z2, Z2
+	VAESDEC         Z16, Z3, Z3
+	VAESDEC         Z16, Z4, Z4
+	VAESDEC         Z16, Z5, Z5
+	VAESDEC         Z16, Z6, Z6
+	VAESDEC         Z16, Z7, Z7
+	VPXORQ          512(R9), Z8, Z8
+	VAESDEC         Z17, Z0, Z0
+	VAESDEC         Z17, Z1, Z1
+	VAESDEC         Z17, Z2, Z2
+	VAESDEC         Z17, Z3, Z3
+	VAESDEC         Z17, Z4, Z4
+	VAESDEC         Z17, Z5, Z5
+	VAESDEC         Z17, Z6, Z6
+	VAESDEC         Z17, Z7, Z7
+	VPXORQ          512(R9), Z9, Z9
+	VAESDEC         Z18, Z0, Z0
+	VAESDEC         Z18, Z1, Z1
+	VAESDEC         Z18, Z2, Z2
+	VAESDEC         Z18, Z3, Z3
+	VAESDEC         Z18, Z4, Z4
+	VAESDEC         Z18, Z5, Z5
+	VAESDEC         Z18, Z6, Z6
+	VAESDEC         Z18, Z7, Z7
+	VPXORQ          512(R9), Z10, Z10
+	VAESDEC         Z19, Z0, Z0
+	VAESDEC         Z19, Z1, Z1
+	VAESDEC         Z19, Z2, Z2
+	VAESDEC         Z19, Z3, Z3
+	VAESDEC         Z19, Z4, Z4
+	VAESDEC         Z19, Z5, Z5
+	VAESDEC         Z19, Z6, Z6
+	VAESDEC         Z19, Z7, Z7
+	VPXORQ          512(R9), Z11, Z11
+	VAESDEC         Z20, Z0, Z0
+	VAESDEC         Z20, Z1, Z1
+	VAESDEC         Z20, Z2, Z2
+	VAESDEC         Z20, Z3, Z3
+	VAESDEC         Z20, Z4, Z4
+	VAESDEC         Z20, Z5, Z5
+	VAESDEC         Z20, Z6, Z6
+	VAESDEC         Z20, Z7, Z7
+	VPXORQ          512(R9), Z12, Z12
+	VAESDEC         Z21, Z0, Z0
+	VAESDEC         Z21, Z1, Z1
+	VAESDEC         Z21, Z2, Z2
+	VAESDEC         Z21, Z3, Z3
+	VAESDEC         Z21, Z4, Z4
+	VAESDEC         Z21, Z5, Z5
+	VAESDEC         Z21, Z6, Z6
+	VAESDEC         Z21, Z7, Z7
+	VPXORQ          512(R9), Z13, Z13
+	VAESDEC         Z22, Z0, Z0
+	VAESDEC         Z22, Z1, Z1
+	VAESDEC         Z22, Z2, Z2
+	VAESDEC         Z22, Z3, Z3
+	VAESDEC         Z22, Z4, Z4
+	VAESDEC         Z22, Z5, Z5
+	VAESDEC         Z22, Z6, Z6
+	VAESDEC         Z22, Z7, Z7
+	VPXORQ          512(R9), Z14, Z14
+	VAESDEC         Z23, Z0, Z0
+	VAESDEC         Z23, Z1, Z1
+	VAESDEC         Z23, Z2, Z2
+	VAESDEC         Z23, Z3, Z3
+	VAESDEC         Z23, Z4, Z4
+	VAESDEC         Z23, Z5, Z5
+	VAESDEC         Z23, Z6, Z6
+	VAESDEC         Z23, Z7, Z7
+	VPXORQ          512(R9), Z15, Z15
+	VAESDEC         Z24, Z0, Z0
+	VAESDEC         Z24, Z1, Z1
+	VAESDEC         Z24, Z2, Z2
+	VAESDEC         Z24, Z3, Z3
+	VAESDEC         Z24, Z4, Z4
+	VAESDEC         Z24, Z5, Z5
+	VAESDEC         Z24, Z6, Z6
+	VAESDEC         Z24, Z7, Z7
+	CMPQ            BX, $0x0a
+	JEQ             final_last
+	VAESDEC         Z25, Z0, Z0
+	VAESDEC         Z25, Z1, Z1
+	VAESDEC         Z25, Z2, Z2
+	VAESDEC         Z25, Z3, Z3
+	VAESDEC         Z25, Z4, Z4
+	VAESDEC         Z25, Z5, Z5
+	VAESDEC         Z25, Z6, Z6
+	VAESDEC         Z25, Z7, Z7
+	VAESDEC         Z26, Z0, Z0
+	VAESDEC         Z26, Z1, Z1
+	VAESDEC         Z26, Z2, Z2
+	VAESDEC         Z26, Z3, Z3
+	VAESDEC         Z26, Z4, Z4
+	VAESDEC         Z26, Z5, Z5
+	VAESDEC         Z26, Z6, Z6
+	VAESDEC         Z26, Z7, Z7
+	VAESDEC         Z27, Z0, Z0
+	VAESDEC         Z27, Z1, Z1
+	VAESDEC         Z27, Z2, Z2
+	VAESDEC         Z27, Z3, Z3
+	VAESDEC         Z27, Z4, Z4
+	VAESDEC         Z27, Z5, Z5
+	VAESDEC         Z27, Z6, Z6
+	VAESDEC         Z27, Z7, Z7
+	VAESDEC         Z28, Z0, Z0
+	VAESDEC         Z28, Z1, Z1
+	VAESDEC         Z28, Z2, Z2
+	VAESDEC         Z28, Z3, Z3
+	VAESDEC         Z28, Z4, Z4
+	VAESDEC         Z28, Z5, Z5
+	VAESDEC         Z28, Z6, Z6
+	VAESDEC         Z28, Z7, Z7
+
+final_last:
+	VAESDECLAST Z8, Z0, Z0
+	VMOVDQU64   Z0, (DI)
+	VAESDECLAST Z9, Z1, Z1
+	VMOVDQU64   Z1, 64(DI)
+	VAESDECLAST Z10, Z2, Z2
+	VMOVDQU64   Z2, 128(DI)
+	VAESDECLAST Z11, Z3, Z3
+	VMOVDQU64   Z3, 192(DI)
+	VAESDECLAST Z12, Z4, Z4
+	VMOVDQU64   Z4, 256(DI)
+	VAESDECLAST Z13, Z5, Z5
+	VMOVDQU64   Z5, 320(DI)
+	VAESDECLAST Z14, Z6, Z6
+	VMOVDQU64   Z6, 384(DI)
+	VAESDECLAST Z15, Z7, Z7
+	VMOVDQU64   Z7, 448(DI)
 
 	// Leave no key, tweak or data in registers.
 	VPXORQ    Z16, Z16, Z16

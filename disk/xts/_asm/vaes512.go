@@ -90,11 +90,22 @@ func roundsOfNumbers(label string, n int, start func(j int)) {
 	}
 }
 
+// The stack of sectorsVAES512: offsets from R9.
+const (
+	final512  = 0               // tweaks with the last round key added
+	last512   = final512 + 8*64 // the last round key four times
+	swap512   = last512 + 64    // the first four tweaks, their halves swapped
+	slots512  = swap512 + 64    // twice: a first tweak, and its halves swapped
+	locals512 = slots512 + 2*64
+)
+
 // sectorsVAES512 works on groups of 32 blocks, four in a register. While a
 // group goes through the rounds, the tweaks of the next one are computed
 // between them, and the first tweak of the one after that in the general
 // registers. Between groups stands as little as possible: a core that two
 // threads share looks half as far ahead, and would leave its AES units idle.
+// For the same reason nothing is computed that no group will need: the last
+// group stands apart.
 //
 //	Z0-Z7 data, Z8-Z15 tweaks, Z16-Z28 round keys 1 to 13, Z29-Z31 scratch
 //	AX keys, BX rounds, DI dst, SI src, DX tweaks, R8 groups of a sector,
@@ -105,15 +116,8 @@ func sectorsVAES512(encrypt bool) {
 	left := constants("left512"+suffix, 0, 0, 1, 1, 2, 2, 3, 3)
 	right := constants("right512"+suffix, 64, 64, 63, 63, 62, 62, 61, 61)
 	lanes := constants("lanes"+suffix, 0, 0, 1, 0, 2, 0, 3, 0)
-	const ( // offsets from R9
-		final  = 0            // tweaks with the last round key added
-		last   = final + 8*64 // the last round key four times
-		swap   = last + 64    // the first four tweaks, their halves swapped
-		slots  = swap + 64    // twice: a first tweak, and its halves swapped
-		locals = slots + 2*64
-	)
-	static(slots % 128) // so that XOR 64 goes from one slot to the other
-	sectors(direction(encrypt, "encryptVAES512", "decryptVAES512"), "32", locals, func() {
+	static(slots512 % 128) // so that XOR 64 goes from one slot to the other
+	sectors(direction(encrypt, "encryptVAES512", "decryptVAES512"), "32", locals512, func() {
 		MOVL(U32(0x55), ESI)
 		KMOVW(ESI, K1)
 		tweaksVAES512(lanes)
@@ -123,108 +127,136 @@ func sectorsVAES512(encrypt bool) {
 	}
 	SHLQ(Imm(4), RBX)
 	VBROADCASTI32X4(Mem{Base: RAX, Index: RBX, Scale: 1}, Z29)
-	VMOVDQA64(Z29, at(R9, last))
+	VMOVDQA64(Z29, at(R9, last512))
 	SHRQ(Imm(4), RBX)
 	MOVQ(RCX, R13)
 	IMULQ(R8, R13)
-	LEAQ(at(R9, slots), R14)
+	LEAQ(at(R9, slots512), R14)
 
-	// tweak computes the tweaks of vector j of the next group: those of vector 0,
-	// in Z8, times x to the power of 4*j. What falls out of each half is in the
-	// other one of swapped.
-	tweak := func(j int, swapped Op) {
-		v := zmm[8+j]
-		if j == 0 {
-			VPSLLVQ(left, v, v)
-			VPSRLVQ(right, Z29, Z29)
-		} else {
-			VPSLLQ(Imm(uint64(4*j)), Z8, v)
-			VPSRLQ(Imm(uint64(64-4*j)), swapped, Z29)
-		}
-		VPSLLQ_Z(Imm(1), Z29, K1, Z30)
-		VPTERNLOGQ(Imm(0x96), Z30, Z29, v)
-		VPSLLQ_Z(Imm(2), Z29, K1, Z30)
-		VPSLLQ_Z(Imm(7), Z29, K1, Z31)
-		VPTERNLOGQ(Imm(0x96), Z31, Z30, v)
-	}
 	Comment("The tweaks of the first group, which does not wait for the general registers.")
 	VSHUFI64X2(Imm(0), Z0, Z0, Z8)
 	VPSHUFD(Imm(0x4e), Z8, Z29)
-	tweak(0, nil)
+	firstVAES512(left, right)
 	VPSHUFD(Imm(0x4e), Z8, Z7)
 	for j := 1; j < 8; j++ {
-		tweak(j, Z7)
+		tweakVAES512(j, Z7)
 	}
+	DECQ(R13)
+	JZ(LabelRef("final"))
 	Comment("The first tweak of the second.")
 	MOVQ(U32(1), R12)
 	nextFirst("a", 32)
 	nextFirst("b", 32)
 	storeFirst(R14, 0)
 
-	round, lastRound := VAESENC, VAESENCLAST
-	if !encrypt {
-		round, lastRound = VAESDEC, VAESDECLAST
-	}
-	// keep stores what the last round adds to vector j, before tweak(j).
-	keep := func(j int) {
-		VPXORQ(at(R9, last), zmm[8+j], zmm[8+j])
-		VMOVDQA64(zmm[8+j], at(R9, final+64*j))
-	}
 	Label("group")
-	VBROADCASTI32X4(at(RAX, 0), Z29)
-	for j := range 8 {
-		VMOVDQU64(at(RSI, 64*j), zmm[j])
-		VPTERNLOGQ(Imm(0x96), Z29, zmm[8+j], zmm[j])
-	}
-	for r := 1; r < 10; r++ {
-		for j := range 8 {
-			round(zmm[15+r], zmm[j], zmm[j])
-		}
-		switch {
-		case r == 1:
-			keep(0)
-			VBROADCASTI32X4(at(R14, 0), Z8)
-			VBROADCASTI32X4(at(R14, 16), Z29)
-			tweak(0, nil)
-			VPSHUFD(Imm(0x4e), Z8, Z29)
-			VMOVDQA64(Z29, at(R9, swap))
-		case r == 2:
-			Comment("The first tweak of the group after the next, into the other slot.")
-			nextFirst("c", 32)
-			XORQ(Imm(64), R14)
-			storeFirst(R14, 0)
-		case r > 2:
-			keep(r - 2)
-			tweak(r-2, at(R9, swap))
-		}
-	}
-	CMPQ(RBX, Imm(10))
-	JEQ(LabelRef("last"))
-	for r := 10; r < 14; r++ {
-		for j := range 8 {
-			round(zmm[15+r], zmm[j], zmm[j])
-		}
-	}
-	Label("last")
-	for j := range 8 {
-		lastRound(at(R9, final+64*j), zmm[j], zmm[j])
-		VMOVDQU64(zmm[j], at(RDI, 64*j))
-	}
+	groupVAES512(encrypt, "group", func() { firstVAES512(left, right) })
 	ADDQ(I32(512), RSI)
 	ADDQ(I32(512), RDI)
 	DECQ(R13)
 	JNZ(LabelRef("group"))
+	Label("final")
+	groupVAES512(encrypt, "final", nil)
 
 	clearZMM()
-	for o := 0; o < locals; o += 64 {
+	for o := 0; o < locals512; o += 64 {
 		VMOVDQA64(Z0, at(R9, o))
 	}
 	clearTweaks(16, func(base Register) {
 		for j := range 4 {
 			VMOVDQA64(Z0, at(base, 64*j))
 		}
-	}, locals)
+	}, locals512)
 	clearGP()
 	VZEROUPPER()
 	RET()
+}
+
+// firstVAES512 computes the first four tweaks of a group from its first one, four
+// times in Z8, and with its halves swapped in Z29.
+func firstVAES512(left, right Mem) {
+	VPSLLVQ(left, Z8, Z8)
+	VPSRLVQ(right, Z29, Z29)
+	foldVAES512(Z8)
+}
+
+// tweakVAES512 computes the tweaks of vector j, from 1 on, of the next group:
+// those of vector 0, in Z8, times x to the power of 4*j. What falls out of each
+// half is in the other one of swapped.
+func tweakVAES512(j int, swapped Op) {
+	VPSLLQ(Imm(uint64(4*j)), Z8, zmm[8+j])
+	VPSRLQ(Imm(uint64(64-4*j)), swapped, Z29)
+	foldVAES512(zmm[8+j])
+}
+
+// foldVAES512 adds what fell out, in Z29, to v.
+func foldVAES512(v VecPhysical) {
+	VPSLLQ_Z(Imm(1), Z29, K1, Z30)
+	VPTERNLOGQ(Imm(0x96), Z30, Z29, v)
+	VPSLLQ_Z(Imm(2), Z29, K1, Z30)
+	VPSLLQ_Z(Imm(7), Z29, K1, Z31)
+	VPTERNLOGQ(Imm(0x96), Z31, Z30, v)
+}
+
+// groupVAES512 does all rounds of a group, and computes the tweaks of the next
+// one, whose first four first computes, if there is one.
+func groupVAES512(encrypt bool, label string, first func()) {
+	round, lastRound := VAESENC, VAESENCLAST
+	if !encrypt {
+		round, lastRound = VAESDEC, VAESDECLAST
+	}
+	VBROADCASTI32X4(at(RAX, 0), Z29)
+	for j := range 8 {
+		VMOVDQU64(at(RSI, 64*j), zmm[j])
+		VPTERNLOGQ(Imm(0x96), Z29, zmm[8+j], zmm[j])
+	}
+	for r := 1; r < 14; r++ {
+		if r == 10 {
+			CMPQ(RBX, Imm(10))
+			JEQ(LabelRef(label + "_last"))
+		}
+		for j := range 8 {
+			round(zmm[15+r], zmm[j], zmm[j])
+		}
+		if first != nil {
+			betweenVAES512(r, label, first)
+		} else if r <= 8 {
+			VPXORQ(at(R9, last512), zmm[7+r], zmm[7+r])
+		}
+	}
+	Label(label + "_last")
+	for j := range 8 {
+		if first != nil {
+			lastRound(at(R9, final512+64*j), zmm[j], zmm[j])
+		} else {
+			lastRound(zmm[8+j], zmm[j], zmm[j])
+		}
+		VMOVDQU64(zmm[j], at(RDI, 64*j))
+	}
+}
+
+// betweenVAES512 does after round r what prepares the next groups.
+func betweenVAES512(r int, label string, first func()) {
+	// keep stores what the last round adds to vector j, before its next tweaks.
+	keep := func(j int) {
+		VPXORQ(at(R9, last512), zmm[8+j], zmm[8+j])
+		VMOVDQA64(zmm[8+j], at(R9, final512+64*j))
+	}
+	switch {
+	case r == 1:
+		keep(0)
+		VBROADCASTI32X4(at(R14, 0), Z8)
+		VBROADCASTI32X4(at(R14, 16), Z29)
+		first()
+		VPSHUFD(Imm(0x4e), Z8, Z29)
+		VMOVDQA64(Z29, at(R9, swap512))
+	case r == 2:
+		Comment("The first tweak of the group after the next, into the other slot.")
+		nextFirst(label, 32)
+		XORQ(Imm(64), R14)
+		storeFirst(R14, 0)
+	case r <= 9:
+		keep(r - 2)
+		tweakVAES512(r-2, at(R9, swap512))
+	}
 }
