@@ -2,8 +2,9 @@
 // disk/xts. Usage: xts check | time. Encryption only.
 //
 // It is the design of ../_asm/vaes512.go as far as C can say it: 32 blocks in
-// flight, the tweaks of the next group computed from its first one with shifts.
-// The compiler orders the instructions and chooses the registers.
+// flight, the tweaks of the next group computed from its first one with shifts,
+// none behind the last group. The compiler orders the instructions and chooses
+// the registers.
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -44,25 +45,33 @@ static void expand(__m128i *k, const uint8_t *key)
 	STEP(2, 1) STEP(4, 2) STEP(6, 4) STEP(8, 8) STEP(10, 16) STEP(12, 32) STEP(14, 64)
 }
 
-// first_tweaks enciphers n sector numbers, rounded up to 16.
+// numbers enciphers 4*n sector numbers.
+INLINE void numbers(const struct keys *c, __m128i *out, uint64_t first, uint64_t step, int n)
+{
+	__m512i a[4], k = _mm512_broadcast_i32x4(c->tweak[0]);
+	for (int j = 0; j < n; j++) {
+		uint64_t f = first + 4 * j * step;
+		a[j] = _mm512_xor_si512(_mm512_set_epi64(0, f + 3 * step, 0, f + 2 * step, 0, f + step, 0, f), k);
+	}
+#pragma GCC unroll 13
+	for (int r = 1; r < 14; r++) {
+		k = _mm512_broadcast_i32x4(c->tweak[r]);
+		for (int j = 0; j < n; j++)
+			a[j] = _mm512_aesenc_epi128(a[j], k);
+	}
+	k = _mm512_broadcast_i32x4(c->tweak[14]);
+	for (int j = 0; j < n; j++)
+		_mm512_store_si512(out + 4 * j, _mm512_aesenclast_epi128(a[j], k));
+}
+
+// first_tweaks enciphers n sector numbers, rounded up to 4 or a multiple of 16.
 INLINE void first_tweaks(const struct keys *c, __m128i *out, uint64_t first, uint64_t step, int n)
 {
-	for (int i = 0; i < n; i += 16) {
-		__m512i a[4], k = _mm512_broadcast_i32x4(c->tweak[0]);
-		for (int j = 0; j < 4; j++) {
-			uint64_t f = first + (i + 4 * j) * step;
-			a[j] = _mm512_xor_si512(_mm512_set_epi64(0, f + 3 * step, 0, f + 2 * step, 0, f + step, 0, f), k);
-		}
-#pragma GCC unroll 13
-		for (int r = 1; r < 14; r++) {
-			k = _mm512_broadcast_i32x4(c->tweak[r]);
-			for (int j = 0; j < 4; j++)
-				a[j] = _mm512_aesenc_epi128(a[j], k);
-		}
-		k = _mm512_broadcast_i32x4(c->tweak[14]);
-		for (int j = 0; j < 4; j++)
-			_mm512_store_si512(out + i + 4 * j, _mm512_aesenclast_epi128(a[j], k));
-	}
+	if (n <= 4)
+		numbers(c, out, first, step, 1);
+	else
+		for (int i = 0; i < n; i += 16)
+			numbers(c, out + i, first + i * step, step, 4);
 }
 
 // fold adds what fell out at the top, times x^7+x^2+x+1 where it left a tweak.
@@ -100,7 +109,19 @@ __attribute__((noinline)) static void encrypt(const struct keys *c, uint8_t *dst
 	s = _mm512_shuffle_epi32(a, 0x4e);
 		NEXT_GROUP(a, s)
 		TWEAK(1); TWEAK(2); TWEAK(3); TWEAK(4); TWEAK(5); TWEAK(6); TWEAK(7);
-		for (size_t g = m * (sector / 512); g > 0; g--) {
+#define LOAD                                                                                                           \
+	for (int j = 0; j < 8; j++)                                                                                        \
+		d[j] = _mm512_ternarylogic_epi64(_mm512_loadu_si512(src + 64 * j), v[j], k[0], 0x96);
+#define KEEP(j) w[j] = _mm512_xor_si512(v[j], k[14]);
+#define ROUND(r)                                                                                                       \
+	for (int j = 0; j < 8; j++)                                                                                        \
+		d[j] = _mm512_aesenc_epi128(d[j], k[r]);
+#define STORE                                                                                                          \
+	for (int j = 0; j < 8; j++)                                                                                        \
+		_mm512_storeu_si512(dst + 64 * j, _mm512_aesenclast_epi128(d[j], w[j]));                                       \
+	src += 512;                                                                                                        \
+	dst += 512;
+		for (size_t g = m * (sector / 512); g > 1; g--) {
 			if (--left == 0) {
 				base = *t++;
 				left = sector / 512;
@@ -110,12 +131,7 @@ __attribute__((noinline)) static void encrypt(const struct keys *c, uint8_t *dst
 				base = _mm_ternarylogic_epi64(base, _mm_slli_epi64(out, 1), _mm_slli_epi64(out, 2), 0x96);
 				base = _mm_xor_si128(base, _mm_slli_epi64(out, 7));
 			}
-			for (int j = 0; j < 8; j++)
-				d[j] = _mm512_ternarylogic_epi64(_mm512_loadu_si512(src + 64 * j), v[j], k[0], 0x96);
-#define KEEP(j) w[j] = _mm512_xor_si512(v[j], k[14]);
-#define ROUND(r)                                                                                                       \
-	for (int j = 0; j < 8; j++)                                                                                        \
-		d[j] = _mm512_aesenc_epi128(d[j], k[r]);
+			LOAD
 			ROUND(1) KEEP(0) NEXT_GROUP(a, s)
 			ROUND(2) KEEP(1) TWEAK(1);
 			ROUND(3) KEEP(2) TWEAK(2);
@@ -125,11 +141,12 @@ __attribute__((noinline)) static void encrypt(const struct keys *c, uint8_t *dst
 			ROUND(7) KEEP(6) TWEAK(6);
 			ROUND(8) KEEP(7) TWEAK(7);
 			ROUND(9) ROUND(10) ROUND(11) ROUND(12) ROUND(13)
-			for (int j = 0; j < 8; j++)
-				_mm512_storeu_si512(dst + 64 * j, _mm512_aesenclast_epi128(d[j], w[j]));
-			src += 512;
-			dst += 512;
+			STORE
 		}
+		LOAD
+		ROUND(1) KEEP(0) ROUND(2) KEEP(1) ROUND(3) KEEP(2) ROUND(4) KEEP(3) ROUND(5) KEEP(4) ROUND(6) KEEP(5)
+		ROUND(7) KEEP(6) ROUND(8) KEEP(7) ROUND(9) ROUND(10) ROUND(11) ROUND(12) ROUND(13)
+		STORE
 		first += m * step;
 		n -= m;
 	}
