@@ -10,7 +10,7 @@ import (
 // no limit.
 type Limits struct {
 	IOPS  uint64 // requests per second; flushes are free
-	Bytes uint64 // bytes per second, read, written and trimmed
+	Bytes uint64 // bytes per second, read and written
 	// Burst is for how many seconds' worth of unused IOPS and Bytes are saved up
 	// and may be spent at once; 0 means one.
 	Burst float64

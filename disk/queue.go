@@ -270,7 +270,11 @@ func (q *Queue) readMail() {
 // pay takes what r costs from the limit; if that is not there yet, it sets an
 // alarm.
 func (q *Queue) pay(l *limiter, r *Request) bool {
-	wait := l.take(r.Len)
+	n := r.Len
+	if r.Op == Trim {
+		n = 0 // it moves none: what a guest gives back at once could be years of service
+	}
+	wait := l.take(n)
 	if wait == 0 {
 		return true
 	}

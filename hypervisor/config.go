@@ -19,6 +19,8 @@ import (
 	"strconv"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/uvbond/uvbond/qmp"
 )
 
 // Config is the daemon's configuration file (TOML). Unknown keys are refused.
@@ -43,6 +45,25 @@ type Config struct {
 	FirmwareDir string `toml:"firmware_dir"`
 	// LogFormat is "text" or "json".
 	LogFormat string `toml:"log_format"`
+	// Disks says how disks are served.
+	Disks DisksConfig `toml:"disks"`
+}
+
+// DisksConfig is the part [disks] of the configuration.
+type DisksConfig struct {
+	// Limits are those of every disk when its VM starts.
+	Limits LimitsConfig `toml:"limits"`
+}
+
+// LimitsConfig is the part [disks.limits]. Zero is no limit.
+type LimitsConfig struct {
+	IOPS         uint64 `toml:"iops"` // requests per second
+	Bytes        uint64 `toml:"bytes_per_second"`
+	BurstSeconds uint64 `toml:"burst_seconds"` // for how long unused service is saved up; 0: one second
+}
+
+func (l LimitsConfig) limits() qmp.DiskLimits {
+	return qmp.DiskLimits{IOPS: l.IOPS, Bytes: l.Bytes, Burst: l.BurstSeconds}
 }
 
 // DefaultConfigPath is where the daemon looks when --config is not given.
@@ -104,6 +125,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("log_format must be text or json, is %q", c.LogFormat)
 	case c.UIDBase < 1000 || c.UIDBase > maxUIDBase:
 		return fmt.Errorf("uid_base must be 1000 to %d, is %d", maxUIDBase, c.UIDBase)
+	}
+	if err := c.Disks.Limits.limits().Validate(); err != nil {
+		return fmt.Errorf("disks.limits: %w", err)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ const (
 	CmdOpen        = "uvbond-open"
 	CmdClose       = "uvbond-close"
 	CmdAttach      = "uvbond-attach"
+	CmdQueryDisks  = "uvbond-query-disks"
+	CmdSetLimits   = "uvbond-set-limits"
 	CmdLaunch      = "uvbond-launch"
 	CmdReadConsole = "uvbond-read-console"
 	CmdReadAudit   = "uvbond-read-audit"
@@ -81,6 +83,8 @@ type VMState struct {
 	State      string   `json:"state"`
 	Instance   uint64   `json:"instance"`              // 0 when it never ran
 	NeedsDisks []string `json:"needs-disks,omitempty"` // disks to be offered again with uvbond-attach
+	// Limits in force, of the disks that have any; only while the VM runs.
+	Limits []VMLimits `json:"limits,omitempty"`
 }
 
 // MaxOpenWait is the largest OpenArgs.Wait, in seconds.

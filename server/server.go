@@ -83,6 +83,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	i := &instance{opts: opts, store: st, images: im, metrics: api.NewMetrics()}
 	i.gate = NewGate(cfg, opts.Log)
 	i.gate.Observe = i.metrics.GateCall
+	i.metrics.WatchDisks(i.gate)
 	i.vms = &vms.Service{Store: st, Images: im, Gate: i.gate, Taps: cfg.Taps, Log: opts.Log}
 	i.stopping, i.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer i.stop()
@@ -154,7 +155,7 @@ func (i *instance) build(cert *Certificate) {
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", i.metrics.Handler())
+	mux.Handle("GET /metrics", i.metrics.OperatorHandler())
 	i.plain = &http.Server{Handler: mux, ReadHeaderTimeout: cfg.Timeouts.Header.D(), ReadTimeout: cfg.Timeouts.Body.D(),
 		WriteTimeout: cfg.Timeouts.Write.D(), IdleTimeout: cfg.Timeouts.Idle.D(), MaxHeaderBytes: 8 << 10, ErrorLog: i.http.ErrorLog}
 }

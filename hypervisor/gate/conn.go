@@ -195,6 +195,10 @@ func (c *connection) outside(ctx context.Context, cred *qmp.Cred, command string
 		return r, c.gate.public(command, err)
 	case qmp.CmdAttach:
 		return nil, c.attach(ctx, cred, args.(attached))
+	case qmp.CmdQueryDisks:
+		return c.queryDisks(ctx, args.(qmp.QueryDisksArgs))
+	case qmp.CmdSetLimits:
+		return nil, c.setLimits(ctx, cred, args.(qmp.SetLimitsArgs))
 	case qmp.CmdOpen:
 		return c.open(ctx, cred, args.(qmp.OpenArgs))
 	case qmp.CmdClose:

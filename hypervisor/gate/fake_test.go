@@ -178,6 +178,7 @@ type fakeHost struct {
 
 	mu       sync.Mutex
 	attempts []state.Entry
+	limits   qmp.DiskLimits
 }
 
 func (h *fakeHost) Attempt(e state.Entry) {
@@ -197,6 +198,16 @@ func (h *fakeHost) Attach(_ context.Context, _ bond.VMID, disks map[string]*os.F
 	for _, f := range disks {
 		f.Close()
 	}
+	return nil
+}
+func (h *fakeHost) QueryDisks(_ context.Context, id bond.VMID) (*qmp.QueryDisksResult, error) {
+	if h.vms[id] == nil {
+		return nil, &qmp.Error{Class: qmp.ClassDeviceNotFound, Desc: "UVBond: no bond"}
+	}
+	return &qmp.QueryDisksResult{Disks: []qmp.DiskState{{Name: "root", Limits: h.limits}}}, nil
+}
+func (h *fakeHost) SetLimits(_ context.Context, _ bond.VMID, _ string, l qmp.DiskLimits, _ string) error {
+	h.limits = l
 	return nil
 }
 func (h *fakeHost) VM(id bond.VMID) VM {

@@ -51,6 +51,11 @@ type Host interface {
 	// Attach takes the ciphertext of disks that lost theirs. It takes over the
 	// files, also when it fails.
 	Attach(ctx context.Context, vm bond.VMID, disks map[string]*os.File, who string) error
+	// QueryDisks tells what a running VM's disks do.
+	QueryDisks(ctx context.Context, vm bond.VMID) (*qmp.QueryDisksResult, error)
+	// SetLimits changes what a disk of a running VM may do in a second. who is
+	// the sender, for the audit.
+	SetLimits(ctx context.Context, vm bond.VMID, disk string, l qmp.DiskLimits, who string) error
 	// VM returns nil when no bond has this name.
 	VM(id bond.VMID) VM
 	// Attempt records in the host's log what was refused and belongs to no bond.

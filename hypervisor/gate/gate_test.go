@@ -683,3 +683,30 @@ func TestHostileLines(t *testing.T) {
 		t.Errorf("the gate does not answer any more: %v", err)
 	}
 }
+
+// TestLimitsAndStatistics need no session; limits that starve a guest are refused.
+func TestLimitsAndStatistics(t *testing.T) {
+	f := newFixture(t)
+	c := f.dial()
+	id := f.a.id.String()
+	for name, args := range map[string]qmp.SetLimitsArgs{
+		"few requests": {VM: id, Disk: "root", IOPS: qmp.MinLimitIOPS - 1},
+		"few bytes":    {VM: id, Disk: "root", Bytes: qmp.MinLimitBytes - 1},
+		"long burst":   {VM: id, Disk: "root", Burst: qmp.MaxLimitBurst + 1},
+		"no VM":        {VM: "web1", Disk: "root"},
+	} {
+		if got := class(t, run(t, c, qmp.CmdSetLimits, args)); got != qmp.ClassInvalid {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if err := run(t, c, qmp.CmdSetLimits, qmp.SetLimitsArgs{VM: id, Disk: "root", IOPS: 500}); err != nil {
+		t.Fatal(err)
+	}
+	var r qmp.QueryDisksResult
+	if err := c.Execute(t.Context(), qmp.CmdQueryDisks, qmp.QueryDisksArgs{VM: id}, &r); err != nil || len(r.Disks) != 1 || r.Disks[0].Limits.IOPS != 500 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if got := class(t, run(t, c, qmp.CmdQueryDisks, qmp.QueryDisksArgs{VM: strings.Repeat("0", 31) + "1"})); got != qmp.ClassDeviceNotFound {
+		t.Errorf("unknown VM: %q", got)
+	}
+}

@@ -60,12 +60,14 @@ var table = withRefusals(map[string]entry{
 	qmp.CmdCapabilities: {verdict: outside, args: takes[struct {
 		Enable []string `json:"enable,omitempty"`
 	}](), answer: nothing, why: "handshake of every QMP client"},
-	qmp.CmdQueryHost: {verdict: outside, args: none, answer: gives[qmp.QueryHostResult](), why: "public identity of the host"},
-	qmp.CmdRegister:  {verdict: outside, args: takes[qmp.RegisterArgs](), answer: gives[qmp.RegisterResult](), why: "sealed by the tenant; creates a bond of its own"},
-	qmp.CmdQueryVMs:  {verdict: outside, args: none, answer: gives[qmp.QueryVMsResult](), why: "run states, which the provider sees anyway"},
-	qmp.CmdAttach:    {verdict: outside, args: takes[qmp.AttachArgs](), rewrite: attachFiles, answer: nothing, why: "ciphertext only, compared with the registration"},
-	qmp.CmdOpen:      {verdict: outside, args: takes[qmp.OpenArgs](), answer: gives[qmp.OpenResult](), why: "begins a session"},
-	qmp.CmdClose:     {verdict: outside, args: none, answer: gives[qmp.CloseResult](), why: "ends a session"},
+	qmp.CmdQueryHost:  {verdict: outside, args: none, answer: gives[qmp.QueryHostResult](), why: "public identity of the host"},
+	qmp.CmdRegister:   {verdict: outside, args: takes[qmp.RegisterArgs](), answer: gives[qmp.RegisterResult](), why: "sealed by the tenant; creates a bond of its own"},
+	qmp.CmdQueryVMs:   {verdict: outside, args: none, answer: gives[qmp.QueryVMsResult](), why: "run states, which the provider sees anyway"},
+	qmp.CmdAttach:     {verdict: outside, args: takes[qmp.AttachArgs](), rewrite: attachFiles, answer: nothing, why: "ciphertext only, compared with the registration"},
+	qmp.CmdQueryDisks: {verdict: outside, args: takes[qmp.QueryDisksArgs](), answer: gives[qmp.QueryDisksResult](), why: "counts of accesses, which the storage sees anyway"},
+	qmp.CmdSetLimits:  {verdict: outside, args: takes[qmp.SetLimitsArgs](), answer: nothing, why: "the provider can refuse service anyway; in the audit log"},
+	qmp.CmdOpen:       {verdict: outside, args: takes[qmp.OpenArgs](), answer: gives[qmp.OpenResult](), why: "begins a session"},
+	qmp.CmdClose:      {verdict: outside, args: none, answer: gives[qmp.CloseResult](), why: "ends a session"},
 
 	qmp.CmdQueryStatus:     {verdict: byPolicy, args: none, answer: gives[qmp.StatusResult](), why: "run state only"},
 	qmp.CmdStop:            {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "pauses the vCPUs"},

@@ -7,12 +7,18 @@ import (
 	"regexp"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/disk"
 )
 
 // Limits of a configuration.
 const (
 	maxDisks  = 8
 	maxConfig = 64 << 10 // bytes, encoded
+)
+
+// Front ends of a disk.
+const (
+	FrontEndNBD = "nbd"
 )
 
 var (
@@ -30,6 +36,7 @@ type DiskConfig struct {
 	IVTweak    uint64
 	ReadOnly   bool
 	Discard    bool
+	Limits     disk.Limits // the provider's
 }
 
 // Config is what a keeper is told at its start.
@@ -59,6 +66,9 @@ func (c *Config) validate() error {
 		case d.Length == 0 || d.Length > 1<<62 || d.DataOffset > 1<<62:
 			return fmt.Errorf("disk %q: offset %d and length %d are not possible", d.Name, d.DataOffset, d.Length)
 		}
+		if err := d.Limits.Validate(); err != nil {
+			return fmt.Errorf("disk %q: %w", d.Name, err)
+		}
 		seen[d.Name] = true
 	}
 	return nil
@@ -82,14 +92,15 @@ type wireConfig struct {
 }
 
 type wireDisk struct {
-	Name       string `cbor:"1,keyasint"`
-	Key        []byte `cbor:"2,keyasint"`
-	SectorSize uint32 `cbor:"3,keyasint"`
-	DataOffset uint64 `cbor:"4,keyasint"`
-	Length     uint64 `cbor:"5,keyasint"`
-	IVTweak    uint64 `cbor:"6,keyasint"`
-	ReadOnly   bool   `cbor:"7,keyasint"`
-	Discard    bool   `cbor:"8,keyasint"`
+	Name       string      `cbor:"1,keyasint"`
+	Key        []byte      `cbor:"2,keyasint"`
+	SectorSize uint32      `cbor:"3,keyasint"`
+	DataOffset uint64      `cbor:"4,keyasint"`
+	Length     uint64      `cbor:"5,keyasint"`
+	IVTweak    uint64      `cbor:"6,keyasint"`
+	ReadOnly   bool        `cbor:"7,keyasint"`
+	Discard    bool        `cbor:"8,keyasint"`
+	Limits     disk.Limits `cbor:"9,keyasint"`
 }
 
 func (w *wireConfig) wipe() {
@@ -105,7 +116,7 @@ func encodeConfig(c *Config, socketDir string) ([]byte, error) {
 		d := &c.Disks[i]
 		w.Disks = append(w.Disks, wireDisk{
 			Name: d.Name, Key: d.Key.Bytes(), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
-			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
+			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits,
 		})
 	}
 	return encode(&w)
@@ -127,7 +138,7 @@ func decodeConfig(b []byte) (*Config, *wireConfig, error) {
 		d := &w.Disks[i]
 		c.Disks = append(c.Disks, DiskConfig{
 			Name: d.Name, Key: bond.NewSecret(d.Key), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
-			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
+			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits,
 		})
 	}
 	if err := c.validate(); err != nil {

@@ -129,6 +129,11 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 			break
 		}
 		k.peers.allow(q.PID)
+	case cmdLimit:
+		var d *served
+		if d, err = k.disk(q.Disk); err == nil {
+			err = d.dev.SetLimits(q.Limits)
+		}
 	default:
 		err = fmt.Errorf("unknown command %.32q", q.Command)
 	}
@@ -142,9 +147,20 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 func (k *keeper) stats() *Stats {
 	s := &Stats{VM: k.config.VM, Confinement: k.confinement, ConsoleBytes: k.console.ring.written.Load()}
 	for _, d := range k.disks {
-		s.Disks = append(s.Disks, DiskStats{Name: d.config.Name, NBD: d.server.Stats()})
+		s.Disks = append(s.Disks, DiskStats{
+			Name: d.config.Name, FrontEnd: FrontEndNBD, Size: uint64(d.dev.Size()), NBD: d.server.Stats(), Device: d.dev.Stats(),
+		})
 	}
 	return s
+}
+
+func (k *keeper) disk(name string) (*served, error) {
+	for _, d := range k.disks {
+		if d.config.Name == name {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("no disk %.32q", name)
 }
 
 // files collects what cmdFiles answers; unlock after they have been sent.

@@ -17,8 +17,12 @@ func newDevice(c *DiskConfig, f *os.File) (*disk.Device, error) {
 	if size := b.Size(); size < 0 || uint64(size) < c.DataOffset+c.Length {
 		return nil, fmt.Errorf("ciphertext has %d bytes, the registration needs %d", size, c.DataOffset+c.Length)
 	}
-	return disk.NewDevice(b, disk.Params{
+	d, err := disk.NewDevice(b, disk.Params{
 		Key: c.Key.Bytes(), SectorSize: c.SectorSize, DataOffset: c.DataOffset, Length: c.Length,
 		IVTweak: c.IVTweak, ReadOnly: c.ReadOnly, Discard: c.Discard,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return d, d.SetLimits(c.Limits) // valid: it was checked with the rest of the configuration
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/disk"
 )
 
 // Messages between daemon and keeper are single packets of a unix socket of type
@@ -43,13 +45,15 @@ const (
 	cmdStats     = "stats"
 	cmdFiles     = "files"      // answered with descriptors: see response.Disks
 	cmdAllowPeer = "allow-peer" // PID; 0 means every process of QEMU's uid
+	cmdLimit     = "limit"      // Disk, Limits
 	cmdStop      = "stop"       // answered when everything is on stable storage
 )
 
 type request struct {
-	Command string `cbor:"1,keyasint"`
-	Disk    string `cbor:"2,keyasint,omitempty"`
-	PID     int32  `cbor:"3,keyasint,omitempty"`
+	Command string      `cbor:"1,keyasint"`
+	Disk    string      `cbor:"2,keyasint,omitempty"`
+	PID     int32       `cbor:"3,keyasint,omitempty"`
+	Limits  disk.Limits `cbor:"4,keyasint,omitempty"`
 }
 
 // response answers a request.  To cmdFiles it comes with the descriptors of every

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
 )
 
@@ -44,8 +45,11 @@ type Stats struct {
 
 // DiskStats are counters of one disk since the keeper started.
 type DiskStats struct {
-	Name string    `cbor:"1,keyasint"`
-	NBD  nbd.Stats `cbor:"2,keyasint"`
+	Name     string     `cbor:"1,keyasint"`
+	FrontEnd string     `cbor:"4,keyasint"` // "nbd"
+	Size     uint64     `cbor:"5,keyasint"` // bytes
+	NBD      nbd.Stats  `cbor:"2,keyasint"`
+	Device   disk.Stats `cbor:"3,keyasint"`
 }
 
 // PID returns the keeper's process id.
@@ -147,6 +151,12 @@ func (p *Process) Files(ctx context.Context) (map[string]*os.File, error) {
 // seconds, then they are refused.  A keeper that replaces another must be told again.
 func (p *Process) AllowPeer(ctx context.Context, pid int) error {
 	_, _, err := p.call(ctx, &request{Command: cmdAllowPeer, PID: int32(pid)})
+	return err
+}
+
+// SetLimits puts new limits of a disk into force, for requests that wait too.
+func (p *Process) SetLimits(ctx context.Context, name string, l disk.Limits) error {
+	_, _, err := p.call(ctx, &request{Command: cmdLimit, Disk: name, Limits: l})
 	return err
 }
 

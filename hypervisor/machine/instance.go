@@ -30,6 +30,8 @@ type instance struct {
 	ended      chan struct{} // closed when nothing of it is left
 	let        chan struct{} // closed when the daemon lets go of it
 
+	keepers sync.Mutex // held while a keeper is started, or what it begins with is changed
+
 	mu      sync.Mutex
 	keeper  *keeper.Process     // nil while there is none
 	spare   *keeper.Sockets     // listeners of a keeper that died, for the next one
@@ -37,7 +39,8 @@ type instance struct {
 	state   string              // last run state heard of
 	exit    string              // why it is about to end; empty: nobody asked for it
 	letDone bool
-	over    bool // dismantled: no files are taken over any more
+	limits  map[string]qmp.DiskLimits // of disks whose limits the provider changed
+	over    bool                      // dismantled: no files are taken over any more
 }
 
 func newInstance(m *Machine, slot int) *instance {

@@ -163,6 +163,7 @@ func (i *instance) record() state.InstanceRecord {
 		QEMU: state.Process{PID: q.PID, StartTime: q.StartTime}, QMPPath: q.QMPPath,
 		KeeperDir: i.machine.manager.keeperDir(i.machine.id.String()),
 	}
+	r.Limits = i.changedLimits()
 	if k := i.currentKeeper(); k != nil {
 		r.Keeper = state.Process{PID: k.PID(), StartTime: k.StartTime()}
 	}
@@ -219,6 +220,7 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		o.Config.Disks = append(o.Config.Disks, keeper.DiskConfig{
 			Name: d.Name, Key: d.VolumeKey, SectorSize: d.SectorSize, DataOffset: d.DataOffset,
 			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
+			Limits: deviceLimits(i.limitsOf(d.Name)),
 		})
 	}
 	k, err := keeper.Start(ctx, o)

@@ -117,7 +117,7 @@ func (m *Machine) public() qmp.VMState {
 	inst, st := m.inst, qmp.VMState{VM: m.id.String(), State: m.restingLocked(), Instance: m.last.number}
 	m.mu.Unlock()
 	if inst != nil {
-		st.State, st.Instance, st.NeedsDisks = inst.cachedState(), inst.number, inst.needsDisks()
+		st.State, st.Instance, st.NeedsDisks, st.Limits = inst.cachedState(), inst.number, inst.needsDisks(), inst.limitsInForce()
 	}
 	return st
 }

@@ -29,10 +29,11 @@ import (
 
 // Config says where the machines live on this host.
 type Config struct {
-	VM      vm.Config // VM.RunDir is below RunDir
-	RunDir  string    // tmpfs: sockets, console rings; nothing there outlives the host
-	Version string    // of the hypervisor, for uvbond-query-host
-	MaxVMs  int       // running at once
+	VM      vm.Config      // VM.RunDir is below RunDir
+	RunDir  string         // tmpfs: sockets, console rings; nothing there outlives the host
+	Version string         // of the hypervisor, for uvbond-query-host
+	MaxVMs  int            // running at once
+	Limits  qmp.DiskLimits // of every disk, until the provider changes them
 	Log     *slog.Logger
 }
 

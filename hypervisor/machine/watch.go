@@ -172,6 +172,8 @@ func (i *instance) revive() bool {
 	m := i.machine
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	i.keepers.Lock()
+	defer i.keepers.Unlock()
 	rec, err := m.store.Bond(m.id)
 	if err != nil {
 		m.log.Error("keeper cannot be started again", "err", err)
@@ -243,6 +245,7 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 	}
 	inst := newInstance(m, rec.Slot)
 	inst.number, inst.sockets = rec.Number, vm.SocketDir(cfg, id)
+	inst.takeLimits(rec.Limits)
 	inst.descriptor = bond.Descriptor{Value: rec.Descriptor, Instance: rec.Number, BootNonce: rec.BootNonce, StartedAt: rec.StartedAt}
 	k, kerr := keeper.Adopt(rec.KeeperDir, rec.Keeper.PID, rec.Keeper.StartTime)
 	if kerr == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"testing"
 	"time"
@@ -107,7 +108,7 @@ func TestReopenKeepsEverything(t *testing.T) {
 	if fmt.Sprint(got.Spec) != fmt.Sprint(r.Spec) {
 		t.Errorf("spec differs:\n%v\n%v", got.Spec, r.Spec)
 	}
-	if back, err := s.Instance(vm); err != nil || *back != inst {
+	if back, err := s.Instance(vm); err != nil || !reflect.DeepEqual(*back, inst) {
 		t.Errorf("instance: %+v, %v", back, err)
 	}
 	p, err := s.ReadAudit(vm, 0, 1<<20)

@@ -59,16 +59,25 @@ type Process struct {
 
 // InstanceRecord is what the daemon needs to find a VM instance again after a restart.
 type InstanceRecord struct {
-	Number     uint64   `cbor:"1,keyasint"` // counts the bond's instances from 1, never reused
-	Descriptor [32]byte `cbor:"2,keyasint"` // secret
-	BootNonce  [32]byte `cbor:"3,keyasint"` // nonce of the boot ticket
-	StartedAt  int64    `cbor:"4,keyasint"` // Unix seconds
-	Slot       int      `cbor:"5,keyasint"` // names the uids and folders of the instance
-	QEMU       Process  `cbor:"6,keyasint"`
-	QMPPath    string   `cbor:"7,keyasint"`
-	Keeper     Process  `cbor:"8,keyasint"`
-	KeeperDir  string   `cbor:"9,keyasint"`
-	State      string   `cbor:"10,keyasint"` // last state the daemon acted on
+	Number     uint64       `cbor:"1,keyasint"` // counts the bond's instances from 1, never reused
+	Descriptor [32]byte     `cbor:"2,keyasint"` // secret
+	BootNonce  [32]byte     `cbor:"3,keyasint"` // nonce of the boot ticket
+	StartedAt  int64        `cbor:"4,keyasint"` // Unix seconds
+	Slot       int          `cbor:"5,keyasint"` // names the uids and folders of the instance
+	QEMU       Process      `cbor:"6,keyasint"`
+	QMPPath    string       `cbor:"7,keyasint"`
+	Keeper     Process      `cbor:"8,keyasint"`
+	KeeperDir  string       `cbor:"9,keyasint"`
+	State      string       `cbor:"10,keyasint"`           // last state the daemon acted on
+	Limits     []DiskLimits `cbor:"11,keyasint,omitempty"` // that the provider changed
+}
+
+// DiskLimits are what the provider lets a disk do in a second; zero is no limit.
+type DiskLimits struct {
+	Disk  string `cbor:"1,keyasint"`
+	IOPS  uint64 `cbor:"2,keyasint"`
+	Bytes uint64 `cbor:"3,keyasint"`
+	Burst uint64 `cbor:"4,keyasint"` // seconds
 }
 
 // EndRecord says how a bond's last instance ended.

@@ -11,6 +11,8 @@ var gateCommands = []*Command{
 	{qmp.CmdOpen, Of[qmp.OpenArgs](), Of[qmp.OpenResult]()},
 	{qmp.CmdClose, Nothing(), Of[qmp.CloseResult]()},
 	{qmp.CmdAttach, Of[qmp.AttachArgs](), Nothing()},
+	{qmp.CmdQueryDisks, Of[qmp.QueryDisksArgs](), Of[qmp.QueryDisksResult]()},
+	{qmp.CmdSetLimits, Of[qmp.SetLimitsArgs](), Nothing()},
 	{qmp.CmdLaunch, Of[qmp.LaunchArgs](), Nothing()},
 	{qmp.CmdReadConsole, Of[qmp.ReadConsoleArgs](), Of[qmp.ChunkResult]()},
 	{qmp.CmdReadAudit, Of[qmp.ReadAuditArgs](), Of[qmp.ChunkResult]()},

@@ -65,6 +65,7 @@ func New(opts Options) *Server {
 	s.hostRoutes()
 	s.imageRoutes()
 	s.vmRoutes()
+	s.diskRoutes()
 	if opts.Config.MetricsListen == "" {
 		s.mux.Handle("GET /metrics", opts.Metrics.Handler())
 		s.api.OpenAPI().AddOperation(&huma.Operation{

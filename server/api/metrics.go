@@ -9,12 +9,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/uvbond/uvbond/server/toolstack"
 )
 
 // Metrics are the server's counters. Their labels hold routes and classes,
-// never a tenant, a VM or an address.
+// never a tenant or an address; a VM only in those of its disks, which are for
+// the operator alone.
 type Metrics struct {
 	registry     *prometheus.Registry
+	disks        *prometheus.Registry
 	requests     *prometheus.CounterVec
 	durations    *prometheus.HistogramVec
 	inFlight     prometheus.Gauge
@@ -27,10 +31,11 @@ type Metrics struct {
 	up           atomic.Bool
 }
 
-// NewMetrics makes a registry of its own.
+// NewMetrics makes registries of its own.
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry:     prometheus.NewRegistry(),
+		disks:        prometheus.NewRegistry(),
 		requests:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "uvbond_server_requests_total", Help: "API requests."}, []string{"route", "status"}),
 		durations:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "uvbond_server_request_seconds", Help: "Time of API requests.", Buckets: []float64{.005, .02, .1, .5, 2, 10, 60}}, []string{"route"}),
 		inFlight:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "uvbond_server_requests_in_flight", Help: "API requests now."}),
@@ -46,9 +51,19 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Handler serves the metrics.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+// Handler serves the metrics that anybody may see.
+func (m *Metrics) Handler() http.Handler { return serve(m.registry) }
+
+// OperatorHandler serves those of the disks too.
+func (m *Metrics) OperatorHandler() http.Handler {
+	return serve(prometheus.Gatherers{m.registry, m.disks})
+}
+
+// WatchDisks has the gate asked for the disks' statistics at each scrape.
+func (m *Metrics) WatchDisks(g *toolstack.Gate) { m.disks.MustRegister(newDisks(g)) }
+
+func serve(g prometheus.Gatherer) http.Handler {
+	return promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 }
 
 // GateCall is a toolstack.Observer.

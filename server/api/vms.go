@@ -32,6 +32,15 @@ type VM struct {
 	Disks        []Disk    `json:"disks" nullable:"false"`
 	Confirmation []byte    `json:"confirmation,omitempty" doc:"Sealed by the hypervisor."`
 	Descriptor   []byte    `json:"descriptor,omitempty" doc:"Sealed by the hypervisor; of the last instance started."`
+	Limits       []Limit   `json:"limits,omitempty" doc:"Of the disks that have any, while the VM runs. Not verified."`
+}
+
+// Limit is what a disk may do in a second; 0 is no limit.
+type Limit struct {
+	Disk  string `json:"disk"`
+	IOPS  uint64 `json:"iops" doc:"Requests per second."`
+	Bytes uint64 `json:"bytes" doc:"Bytes per second, read and written."`
+	Burst uint64 `json:"burst" doc:"For how many seconds unused service is saved up; 0: one."`
 }
 
 // NewVM registers a VM.
@@ -78,7 +87,7 @@ type CommandResult struct {
 }
 
 func vmOf(v *vms.VM) VM {
-	out := VM{ID: v.ID, Name: v.Name, State: v.State, Created: v.Created, Disks: make([]Disk, len(v.Disks)), Confirmation: v.Confirmation, Descriptor: v.Descriptor}
+	out := VM{ID: v.ID, Name: v.Name, State: v.State, Created: v.Created, Disks: make([]Disk, len(v.Disks)), Confirmation: v.Confirmation, Descriptor: v.Descriptor, Limits: limitsOf(v.Limits)}
 	for i, d := range v.Disks {
 		out.Disks[i] = Disk(d)
 	}

@@ -198,3 +198,40 @@ func TestUsage(t *testing.T) {
 		}
 	}
 }
+
+// TestLimitsAndStats: what is not given stays, and what would starve a guest is refused.
+func TestLimitsAndStats(t *testing.T) {
+	r := newRig(t)
+	r.run(0, "token", "create", "alice")
+	id := strings.Repeat("a", 32)
+	if err := r.store().CreateVM(t.Context(), &store.VM{ID: id, Name: "web1", Tenant: 1}); err != nil {
+		t.Fatal(err)
+	}
+	g := gatetest.Start(t, r.gate)
+	g.Edit(id, func(v *gatetest.VM) {})
+	if _, errs := r.run(3, "vm", "limit", "web1"); !strings.Contains(errs, "does not run") {
+		t.Fatal(errs)
+	}
+	g.Edit(id, func(v *gatetest.VM) { v.State = qmp.StateRunning })
+	if out, _ := r.run(0, "vm", "limit", "web1"); !strings.Contains(out, "no limit") {
+		t.Fatal(out)
+	}
+	r.run(0, "vm", "limit", "web1", "--disk", "root", "--iops", "500", "--burst", "2")
+	if out, _ := r.run(0, "vm", "limit", "web1", "--disk", "root", "--bytes", "50MiB"); !strings.Contains(out, "500") || !strings.Contains(out, "50MiB") || !strings.Contains(out, "2 s") {
+		t.Fatal(out)
+	}
+	out, _ := r.run(0, "vm", "limit", "web1", "--json")
+	var v struct{ Limits []qmp.VMLimits }
+	if err := json.Unmarshal([]byte(out), &v); err != nil || len(v.Limits) != 1 || v.Limits[0] != (qmp.VMLimits{Disk: "root", IOPS: 500, Bytes: 50 << 20, Burst: 2}) {
+		t.Fatal(out, err)
+	}
+	for _, args := range [][]string{{"--iops", "500"}, {"--disk", "data", "--iops", "500"}, {"--disk", "root", "--iops", "5"}, {"--disk", "root", "--bytes", "much"}, {"--disk", "root", "--burst", "61"}} {
+		r.run(2, append([]string{"vm", "limit", "web1"}, args...)...)
+	}
+	if out, _ := r.run(0, "vm", "stats", "web1"); !strings.Contains(out, "read") || !strings.Contains(out, "8KiB") {
+		t.Fatal(out)
+	}
+	if out, _ := r.run(0, "vm", "stats", "web1", "--json"); !strings.Contains(out, `"enciphered": 8192`) {
+		t.Fatal(out)
+	}
+}

@@ -21,7 +21,7 @@ var vmShort = map[string]string{
 }
 
 func (a *app) vm() *cobra.Command {
-	c := group("vm", "List VMs and run what their owners allow operators", a.vmList())
+	c := group("vm", "List VMs and run what their owners allow operators", a.vmList(), a.vmLimit(), a.vmStats())
 	c.Long = "Operator commands go to the gate without a ticket. The owner of a VM decides which of them\n" +
 		"work (uvbond vm allow); all others end with the gate's reason and exit code 3."
 	for _, name := range toolstack.OperatorCommands() {

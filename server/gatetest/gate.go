@@ -47,6 +47,7 @@ type VM struct {
 	NeedsDisks []string
 	Allowed    []string // hypercalls that the owner's policy accepts
 	Disks      int      // descriptors that came with the launch
+	Limits     []qmp.VMLimits
 }
 
 // Gate is a running fake.
@@ -245,7 +246,7 @@ func (g *Gate) answer(s *session, c *Call) (any, error) {
 	case qmp.CmdQueryVMs:
 		out := qmp.QueryVMsResult{VMs: []qmp.VMState{}}
 		for id, v := range g.vms {
-			out.VMs = append(out.VMs, qmp.VMState{VM: id, State: v.State, Instance: v.Instance, NeedsDisks: v.NeedsDisks})
+			out.VMs = append(out.VMs, qmp.VMState{VM: id, State: v.State, Instance: v.Instance, NeedsDisks: v.NeedsDisks, Limits: v.Limits})
 		}
 		return out, nil
 	case qmp.CmdRegister:
@@ -257,6 +258,10 @@ func (g *Gate) answer(s *session, c *Call) (any, error) {
 		}
 		v.NeedsDisks = nil
 		return nil, nil
+	case qmp.CmdQueryDisks:
+		return g.disks(c)
+	case qmp.CmdSetLimits:
+		return g.limit(c)
 	case qmp.CmdOpen:
 		return g.open(s, c)
 	}

@@ -177,3 +177,17 @@ func (g *Gate) Raw(ctx context.Context, vm, command string, args map[string]any)
 	}
 	return answer, err
 }
+
+// QueryDisks asks what the disks of a running VM do.
+func (g *Gate) QueryDisks(ctx context.Context, vm string) ([]qmp.DiskState, error) {
+	var r qmp.QueryDisksResult
+	if err := g.once(ctx, callTimeout, qmp.CmdQueryDisks, qmp.QueryDisksArgs{VM: vm}, &r); err != nil {
+		return nil, err
+	}
+	return r.Disks, nil
+}
+
+// SetLimits changes what a disk of a running VM may do in a second.
+func (g *Gate) SetLimits(ctx context.Context, vm, disk string, l qmp.DiskLimits) error {
+	return g.once(ctx, callTimeout, qmp.CmdSetLimits, qmp.SetLimitsArgs{VM: vm, Disk: disk, IOPS: l.IOPS, Bytes: l.Bytes, Burst: l.Burst}, nil)
+}

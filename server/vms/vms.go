@@ -58,7 +58,8 @@ type Service struct {
 // VM is a record with the state that the gate tells.
 type VM struct {
 	store.VM
-	State string
+	State  string
+	Limits []qmp.VMLimits // in force, of the disks that have any
 }
 
 // Gone turns an error of the gate into a problem for a request that the gate
@@ -91,6 +92,22 @@ func (s *Service) Get(ctx context.Context, t *store.Tenant, id string) (*VM, err
 	return &s.WithState(ctx, []store.VM{*v})[0], nil
 }
 
+// Disks asks the gate for limits and statistics of a tenant's VM.
+func (s *Service) Disks(ctx context.Context, t *store.Tenant, id string) ([]qmp.DiskState, error) {
+	v, err := s.find(ctx, t, id)
+	if err != nil {
+		return nil, err
+	}
+	disks, err := s.Gate.QueryDisks(ctx, v.ID)
+	if qmp.ClassOf(err) == qmp.ClassDeviceNotFound || err == nil && disks == nil {
+		return []qmp.DiskState{}, nil // no bond, or no instance: there is nothing to tell
+	}
+	if err != nil {
+		return nil, Gone(err)
+	}
+	return disks, nil
+}
+
 func (s *Service) find(ctx context.Context, t *store.Tenant, id string) (*store.VM, error) {
 	v, err := s.Store.VM(ctx, t.ID, id)
 	if errors.Is(err, store.ErrNotFound) {
@@ -110,7 +127,7 @@ func (s *Service) WithState(ctx context.Context, list []store.VM) []VM {
 		if err == nil {
 			out[i].State = StateMissing
 			if st, ok := states[v.ID]; ok {
-				out[i].State = st.State
+				out[i].State, out[i].Limits = st.State, st.Limits
 			}
 		}
 	}
