@@ -15,8 +15,8 @@ import (
 
 func TestNbdinfo(t *testing.T) {
 	path, _ := serve(t, &Server{Exports: []Export{
-		{Name: "root", Device: newMemory(1 << 20), CanTrim: true},
-		{Name: "data", Device: newMemory(12345), ReadOnly: true},
+		{Name: "root", Device: newMemory(t, 1<<20).Device},
+		{Name: "data", Device: newMemory(t, 12288, readOnly).Device},
 	}})
 	var info struct {
 		Protocol   string
@@ -34,7 +34,7 @@ func TestNbdinfo(t *testing.T) {
 		{"export-name": "root", "export-size": 1048576., "is_read_only": false, "can_trim": true, "can_multi_conn": true, "can_fua": true,
 			"can_flush": true, "can_zero": true, "can_fast_zero": true, "can_df": true, "can_cache": false,
 			"block_size_minimum": 1., "block_size_preferred": 4096., "block_size_maximum": float64(MaxRequest)},
-		{"export-name": "data", "export-size": 12345., "is_read_only": true, "can_trim": false, "can_multi_conn": true, "can_flush": true, "can_zero": false},
+		{"export-name": "data", "export-size": 12288., "is_read_only": true, "can_trim": false, "can_multi_conn": true, "can_flush": true, "can_zero": false},
 	} {
 		for k, v := range want {
 			if got := info.Exports[i][k]; got != v {
@@ -48,9 +48,9 @@ func TestNbdinfo(t *testing.T) {
 }
 
 func TestNbdcopy(t *testing.T) {
-	const size = 24<<20 + 513
-	m := newMemory(size)
-	path, _ := serve(t, &Server{Exports: []Export{{Name: "", Device: m, CanTrim: true}}})
+	const size = 24<<20 + 512
+	m := newMemory(t, size)
+	path, _ := serve(t, &Server{Exports: []Export{{Name: "", Device: m.Device}}})
 	data := make([]byte, size)
 	rand.Read(data)
 	clear(data[4<<20 : 12<<20]) // nbdcopy writes zeroes by their own command
@@ -61,7 +61,7 @@ func TestNbdcopy(t *testing.T) {
 	}
 	uri := "nbd+unix:///?socket=" + path
 	run(t, "nbdcopy", "libnbd-bin", "--connections=4", "--requests=16", "--flush", in, uri)
-	if !bytes.Equal(m.bytes(), data) {
+	if !bytes.Equal(m.bytes(t), data) {
 		t.Fatal("what nbdcopy wrote differs")
 	}
 	if m.flushes.Load() == 0 {
@@ -76,8 +76,8 @@ func TestNbdcopy(t *testing.T) {
 
 func TestQemuImg(t *testing.T) {
 	const size = 16 << 20
-	m := newMemory(size)
-	path, _ := serve(t, &Server{Exports: []Export{{Name: "x", Device: m, CanTrim: true}}})
+	m := newMemory(t, size)
+	path, _ := serve(t, &Server{Exports: []Export{{Name: "x", Device: m.Device}}})
 	data := make([]byte, size)
 	rand.Read(data[:size/2])
 	in := filepath.Join(t.TempDir(), "in")
@@ -85,10 +85,12 @@ func TestQemuImg(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri := "nbd+unix:///x?socket=" + path
-	rand.Read(m.b)
+	noise := make([]byte, size)
+	rand.Read(noise)
+	m.set(t, noise, 0)
 	run(t, "qemu-img", "qemu-utils", "convert", "-n", "-f", "raw", "-O", "raw", in, uri)
 	run(t, "qemu-img", "qemu-utils", "compare", "-f", "raw", "-F", "raw", in, uri)
-	if !bytes.Equal(m.bytes(), data) {
+	if !bytes.Equal(m.bytes(t), data) {
 		t.Fatal("content differs")
 	}
 	out := filepath.Join(t.TempDir(), "out")
@@ -97,8 +99,8 @@ func TestQemuImg(t *testing.T) {
 }
 
 func TestQemuIO(t *testing.T) {
-	m := newMemory(48 << 20)
-	path, _ := serve(t, &Server{Exports: []Export{{Name: "x", Device: m, CanTrim: true}}})
+	m := newMemory(t, 48<<20)
+	path, _ := serve(t, &Server{Exports: []Export{{Name: "x", Device: m.Device}}})
 	args := []string{"-d", "unmap", "-f", "raw", "nbd+unix:///x?socket=" + path}
 	for _, c := range []string{
 		"write -P 1 0 40M", "read -P 1 0 40M", "write -f -P 2 12345 7", "read -P 2 12345 7",
@@ -123,8 +125,8 @@ func TestQemuIO(t *testing.T) {
 }
 
 func TestFio(t *testing.T) {
-	m := newMemory(16 << 20)
-	path, _ := serve(t, &Server{Exports: []Export{{Name: "", Device: m, CanTrim: true}}})
+	m := newMemory(t, 16<<20)
+	path, _ := serve(t, &Server{Exports: []Export{{Name: "", Device: m.Device}}})
 	out := run(t, "fio", "fio", "--name=v", "--ioengine=nbd", "--uri=nbd+unix:///?socket="+path, "--rw=randrw", "--bsrange=512-128k",
 		"--bs_unaligned=1", "--size=16M", "--iodepth=16", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--fsync=64", "--randseed=7")
 	if !strings.Contains(out, "err= 0") {

@@ -2,20 +2,24 @@ package nbd
 
 import (
 	"bufio"
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/disk"
 )
 
-// conn is one client.
+// conn is one client. In transmission one goroutine does all of its work, in
+// rounds: take what has arrived, start what it asks for, send what is done.
 type conn struct {
 	srv *Server
-	nc  net.Conn
-	br  *bufio.Reader
+	nc  net.Conn      // until transmission
+	br  *bufio.Reader // until transmission
 
 	// Set by the handshake, constant afterwards.
 	export     *Export
@@ -24,159 +28,172 @@ type conn struct {
 	structured bool
 	noZeroes   bool
 
-	room    room
-	replies replyQueue
+	sock  socket
+	queue *disk.Queue
+	arena *disk.Arena
+	in    inbox
+	out   outbox
+	jobs  int     // requests of the client that are not answered
+	parts []*part // by the Tag of their Request
+	free  []*part
+	spare []*job
+	feed  *job // being taken from the client
+	big   bool // a read is under way whose reply is not in the arena
+	done  []*disk.Request
+	ended bool  // nothing more will be read
+	err   error // why, if it was not the client's wish
 
-	quit    atomic.Bool // no more requests, not even those that have arrived already
-	reading sync.Mutex  // held by the worker that reads
-	ended   bool        // nothing more will be read
-	err     error       // why, if it was not the client's wish
+	quit     atomic.Bool // no more requests, not even those that have arrived
+	deadline time.Time   // for what is still to be sent once quit is set
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{srv: s, nc: nc, br: bufio.NewReaderSize(nc, readBuffer)}
-	c.room.free = MaxRequest
-	c.room.more.L = &c.room.mu
-	c.replies.init(nc, &c.room, &c.quit)
-	return c
+	return &conn{srv: s, nc: nc, br: bufio.NewReader(nc)}
 }
 
-// request is one command of the client.
-type request struct {
-	flags, command uint16
-	cookie         uint64
-	offset         uint64
-	length         uint32
-	buf            *buffer // for reads and writes that will be executed
-	errno          uint32  // refused with this before execution
+// begin makes everything for transmission. stop must follow.
+func (c *conn) begin() (err error) {
+	if c.sock, err = takeSocket(c.nc); err != nil {
+		return err
+	}
+	c.nc = nil
+	if c.arena, err = disk.NewArena(connBuffers); err != nil {
+		unix.Close(int(c.sock))
+		return err
+	}
+	if c.queue, err = c.export.Device.NewQueue(maxParts); err != nil {
+		c.arena.Close()
+		unix.Close(int(c.sock))
+		return err
+	}
+	c.in.init(c.arena)
+	early := c.br.Buffered()
+	b, _ := c.br.Peek(early) // what the client sent after its last option
+	c.in.put(b)
+	c.br = nil
+	return nil
 }
 
-// transmit serves requests until the client disconnects or fails, and returns
-// when the last reply has left.
+// stop gives everything back.
+func (c *conn) stop() error {
+	err := c.queue.Close() // waits for what is under way
+	return errors.Join(err, c.arena.Close(), unix.Close(int(c.sock)))
+}
+
+// end makes the connection come to its end: what is under way is finished and
+// answered. It may be called from anywhere, as long as the connection is open.
+func (c *conn) end() {
+	c.quit.Store(true)
+	_ = unix.Shutdown(int(c.sock), unix.SHUT_RD) // wakes who waits for the client
+}
+
+// transmit serves requests until the client disconnects or fails, or the server
+// ends, and returns when the last reply has left.
 func (c *conn) transmit() error {
-	var wg sync.WaitGroup
-	for range workersPerConn {
-		wg.Go(c.work)
+	for {
+		c.work()
+		free := len(c.free)
+		if err := c.out.send(c.sock, c.release); err != nil {
+			return cmp.Or(c.err, err)
+		}
+		if c.feed != nil && len(c.free) > free {
+			continue // what it waits for may have been given back
+		}
+		if c.quit.Load() {
+			c.ended = true
+			if c.deadline.IsZero() {
+				c.deadline = time.Now().Add(cmp.Or(c.srv.DrainTimeout, defaultDrain))
+			}
+		}
+		if c.ended && c.queue.Pending() == 0 && c.out.empty() {
+			return c.err
+		}
+		if err := c.next(); err != nil {
+			return cmp.Or(c.err, err)
+		}
 	}
-	wg.Wait()
-	if c.err != nil {
-		return c.err
-	}
-	return c.replies.err
 }
 
+// work starts and finishes as much as can be without waiting.
 func (c *conn) work() {
 	for {
-		var r request
-		c.reading.Lock()
-		if c.ended || c.quit.Load() {
-			c.reading.Unlock()
+		c.take()
+		c.queue.Submit()
+		c.done = c.queue.Completed(c.done[:0])
+		if len(c.done) == 0 {
 			return
 		}
-		ok, err := c.next(&r)
-		if err != nil || !ok {
-			c.ended, c.err = true, err
+		for _, r := range c.done {
+			c.completed(c.parts[r.Tag], r)
 		}
-		c.reading.Unlock()
-		if !ok {
-			return
-		}
-		c.replies.put(c.execute(&r))
 	}
 }
 
-// next reads one request.  ok means that r is to be answered; err that the
-// connection cannot go on (r may have to be answered all the same).
-func (c *conn) next(r *request) (ok bool, err error) {
-	b, err := c.br.Peek(28)
-	if err != nil {
-		if err == io.EOF && len(b) == 0 {
-			return false, nil // gone without a word; harmless
+// next receives, or waits until there is something to do.
+func (c *conn) next() error {
+	receive := !c.ended && c.wants()
+	if receive {
+		idle := c.queue.Pending() == 0 && c.out.empty()
+		if got, err := c.receive(idle); err != nil || got {
+			return err
 		}
-		return false, fmt.Errorf("request header: %w", err)
 	}
-	if binary.BigEndian.Uint32(b) != magicRequest {
-		return false, errors.New("request without its magic number")
+	fds := [2]unix.PollFd{{Fd: int32(c.sock)}, {Fd: -1, Events: unix.POLLIN}}
+	if c.queue.Pending() > 0 {
+		fds[1].Fd = int32(c.queue.FD())
 	}
-	r.flags = binary.BigEndian.Uint16(b[4:])
-	r.command = binary.BigEndian.Uint16(b[6:])
-	r.cookie = binary.BigEndian.Uint64(b[8:])
-	r.offset = binary.BigEndian.Uint64(b[16:])
-	r.length = binary.BigEndian.Uint32(b[24:])
-	c.br.Discard(28)
-	if r.command == cmdDisconnect {
+	if receive {
+		fds[0].Events |= unix.POLLIN
+	}
+	if !c.out.empty() {
+		fds[0].Events |= unix.POLLOUT
+	}
+	timeout := -1
+	if c.ended && !c.deadline.IsZero() {
+		left := time.Until(c.deadline)
+		if left <= 0 {
+			return errors.New("the client does not take its replies")
+		}
+		timeout = int(left.Milliseconds()) + 1
+	}
+	for {
+		_, err := unix.Poll(fds[:], timeout)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 && !receive {
+		return errors.New("the client is gone")
+	}
+	return nil
+}
+
+// receive takes what has arrived; false: nothing has.
+func (c *conn) receive(wait bool) (bool, error) {
+	n, err := c.sock.receive(c.in.vector(), wait)
+	switch {
+	case err == unix.EAGAIN:
 		return false, nil
-	}
-	r.errno = c.check(r)
-	switch {
-	case r.command == cmdWrite:
-		return c.payload(r)
-	case r.command == cmdRead && r.errno == 0 && r.length > 0:
-		r.buf = c.room.take(int(r.length))
-	}
-	return true, nil
-}
-
-// payload reads the data of a write; of a refused one it is thrown away.
-func (c *conn) payload(r *request) (ok bool, err error) {
-	if r.errno != 0 {
-		if r.length > maxDrain {
-			return true, fmt.Errorf("write of %d bytes", r.length)
-		}
-		if _, err := c.br.Discard(int(r.length)); err != nil {
-			return false, fmt.Errorf("data of a write: %w", err)
+	case err != nil:
+		return false, fmt.Errorf("receive: %w", err)
+	case n == 0:
+		c.ended = true
+		if !c.quit.Load() {
+			c.err = c.cutOff()
 		}
 		return true, nil
 	}
-	if r.length == 0 {
-		return true, nil
-	}
-	buf := c.room.take(int(r.length))
-	if _, err := io.ReadFull(c.br, buf.mem[:r.length]); err != nil {
-		c.room.give(buf)
-		return false, fmt.Errorf("data of a write: %w", err)
-	}
-	r.buf = buf
+	c.in.got(n)
 	return true, nil
 }
 
-// check returns the error number for a request that is not to be executed, or 0.
-func (c *conn) check(r *request) uint32 {
-	allowed := uint16(cfFUA) // valid on every command once offered
-	beyond := errInvalid
-	switch r.command {
-	case cmdRead:
-		if c.structured {
-			allowed |= cfDontFragment
-		}
-	case cmdWrite:
-		beyond = errNoSpace
-	case cmdWriteZeroes:
-		allowed |= cfNoHole | cfFastZero
-		beyond = errNoSpace
-	case cmdTrim:
-		if !c.export.CanTrim && !c.export.ReadOnly {
-			return errInvalid
-		}
-	case cmdFlush:
-		if r.flags&^allowed != 0 || r.offset != 0 || r.length != 0 {
-			return errInvalid
-		}
-		return 0
-	default:
-		return errInvalid
-	}
+// cutOff returns what is wrong with the client having ended here.
+func (c *conn) cutOff() error {
 	switch {
-	case r.command != cmdRead && c.export.ReadOnly:
-		return errPerm
-	case r.flags&^allowed != 0:
-		return errInvalid
-	case r.length > MaxRequest && (r.command == cmdRead || r.command == cmdWrite):
-		return errInvalid
-	case r.offset > c.size || uint64(r.length) > c.size-r.offset:
-		return beyond
-	case r.flags&cfFastZero != 0:
-		return errNotSup // zeroes are encrypted like all else: never faster than a write
+	case c.feed != nil:
+		return errors.New("the client ended within the data of a write")
+	case c.in.len() > 0:
+		return errors.New("the client ended within a request")
 	}
-	return 0
+	return nil // gone without a word; harmless
 }

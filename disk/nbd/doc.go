@@ -11,11 +11,16 @@
 // Stages of one connection:
 //
 //	accept ─▶ peer check ─▶ handshake ─▶ transmission ─▶ drain ─▶ close
-//	          (peer.go)     (handshake,   (conn.go, command.go,
-//	                         option.go)    reply.go)
+//	          (peer.go)     (handshake.go)
 //
-// In transmission a fixed set of workers takes turns: exactly one of them reads
-// from the socket at any time; when it has a whole request it lets the next one
-// read, executes the request itself, and queues the reply.  Whichever worker
-// finds the queue unattended writes all that is in it with one system call.
+// Transmission is one goroutine's work, in rounds:
+//
+//	receive ─▶ parse ─▶ Queue of the Device ─▶ replies ─▶ send
+//	(inbox.go) (command.go)                   (outbox.go)
+//
+// One system call brings many requests, and one takes many replies away. Data is
+// enciphered where it arrived and deciphered where it is sent from; long requests
+// are worked on in parts that fit a cache. What a connection holds is bounded: a
+// client that sends faster than the disk works, or does not take its replies, is
+// not read from.
 package nbd

@@ -1,6 +1,10 @@
 package nbd
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Constants of the protocol; names as in the NBD project's doc/proto.md.
 const (
@@ -69,6 +73,7 @@ const (
 	errInvalid  = uint32(unix.EINVAL)
 	errNoSpace  = uint32(unix.ENOSPC)
 	errNotSup   = uint32(unix.ENOTSUP)
+	errOverflow = uint32(unix.EOVERFLOW)
 	errShutdown = uint32(unix.ESHUTDOWN)
 )
 
@@ -87,9 +92,16 @@ const (
 	maxOptions     = 64             // options in one handshake
 	maxName        = 4096
 
-	workersPerConn = 8
-	maxPending     = 32       // replies waiting for the socket
-	readBuffer     = 32 << 10 // small writes arrive several to a system call
-	sendBuffer     = 1 << 20  // asked of the kernel, which may give less: fewer waits in a long reply
-	zeroStep       = 8 << 20  // a long write-zeroes or trim is done in such steps
+	requestSize = 28 // bytes of a request's header
+
+	maxJobs     = 256      // requests that are not answered; more are not read
+	maxParts    = 256      // pieces of them
+	connBuffers = 1 << 20  // memory for data of one connection
+	chunkSize   = 64 << 10 // requests, and the data of short writes, are received into such pieces
+	mostInChunk = 32 << 10 // longest write whose data stays there
+	maxSend     = 64       // replies sent with one system call
+	sendBuffer  = 1 << 20  // asked of the kernel, which may give less: fewer waits in a long reply
+	zeroStep    = 8 << 20  // a long write-zeroes or trim is done in such steps
+
+	defaultDrain = 5 * time.Second
 )

@@ -12,25 +12,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// Device is what an export serves: plaintext, addressed in bytes from 0 to Size.
-// Every method must be safe for concurrent use.  disk.Device implements it.
-type Device interface {
-	ReadAt(p []byte, off int64) (int, error)
-	WriteAt(p []byte, off int64) (int, error)
-	WriteZeroes(off, n int64) error
-	Trim(off, n int64) error
-	Flush() error // what was written before it, by anyone, is on stable storage after it
-	Size() int64  // bytes; constant
-}
+	"github.com/uvbond/uvbond/disk"
+)
 
 // Export is one device under the name that clients ask for.
 type Export struct {
-	Name     string // at most 4096 bytes; "" is what clients ask for by default
-	Device   Device
-	ReadOnly bool // writes are answered with EPERM
-	CanTrim  bool // trim is offered to clients and passed on
+	Name   string // at most 4096 bytes; "" is what clients ask for by default
+	Device *disk.Device
 }
 
 // Server serves its exports.  Its fields must not change once Serve is called.
@@ -55,6 +44,9 @@ type Server struct {
 
 	stats counters
 	open  atomic.Int64
+
+	mu    sync.Mutex
+	conns map[*conn]struct{} // in transmission; guarded by mu
 }
 
 // Serve accepts connections from l until ctx ends, then closes l, lets requests
@@ -95,7 +87,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		wg.Go(func() {
 			defer s.open.Add(-1)
-			if err := s.serveConn(ctx, nc); err != nil {
+			if err := s.serveConn(ctx, nc); err != nil && ctx.Err() == nil {
 				s.log().Debug("nbd: connection ended", "err", err)
 			}
 		})
@@ -115,27 +107,51 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) error {
 		_ = b.SetWriteBuffer(sendBuffer)
 	}
 	c := newConn(s, nc)
-	stop := context.AfterFunc(ctx, func() {
-		c.quit.Store(true)
-		nc.SetReadDeadline(time.Unix(1, 0))
-		nc.SetWriteDeadline(time.Now().Add(cmp.Or(s.DrainTimeout, 5*time.Second)))
-	})
-	defer stop()
-	if err := c.handshake(); err != nil {
-		if errors.Is(err, errAborted) || ctx.Err() != nil {
-			return nil
-		}
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	err := c.handshake()
+	stop()
+	if errors.Is(err, errAborted) || ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
-	nc.SetDeadline(time.Time{})
-	if ctx.Err() != nil { // the deadlines above may just have been cleared
-		return nil
+	return s.transmit(ctx, c)
+}
+
+// transmit owns c from the end of the handshake on.
+func (s *Server) transmit(ctx context.Context, c *conn) error {
+	if err := c.begin(); err != nil {
+		return err
 	}
+	s.mu.Lock()
+	if s.conns == nil {
+		s.conns = map[*conn]struct{}{}
+	}
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	// Now that it is listed, one of the two sees that the context has ended.
+	stop := context.AfterFunc(ctx, s.Disconnect)
 	err := c.transmit()
-	if ctx.Err() != nil {
-		return nil
+	stop()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	if quit := c.quit.Load(); quit {
+		err = nil
 	}
-	return err
+	return errors.Join(err, c.stop())
+}
+
+// Disconnect ends the connections that there are: requests being executed are
+// answered, others are not. Clients that come back learn the size of the device
+// anew, and send again what was not answered.
+func (s *Server) Disconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.end()
+	}
 }
 
 func (s *Server) checkExports() error {
@@ -175,16 +191,16 @@ func (s *Server) find(name string) *Export {
 func (e *Export) transmissionFlags(structured bool) uint16 {
 	// Flush acts on the device whoever wrote, so several connections are safe.
 	f := uint16(tfHasFlags | tfFlush | tfFUA | tfMultiConn)
-	if e.ReadOnly {
+	if e.Device.ReadOnly() {
 		f |= tfReadOnly
 	} else {
 		f |= tfWriteZeroes | tfFastZero
-		if e.CanTrim {
+		if e.Device.CanTrim() {
 			f |= tfTrim
 		}
 	}
 	if structured {
-		f |= tfDontFragment // reads are always answered in one piece
+		f |= tfDontFragment
 	}
 	return f
 }

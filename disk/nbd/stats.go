@@ -24,8 +24,8 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-func (c *counters) count(r *request, errno uint32) {
-	if errno != 0 {
+func (c *counters) count(r *job) {
+	if r.errno != 0 {
 		c.errors.Add(1)
 		return
 	}

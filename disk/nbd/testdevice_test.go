@@ -1,10 +1,8 @@
 package nbd
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -13,85 +11,85 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/disktest"
 )
 
-// memory is a device in memory: the slow, obvious model.
+// memory is a device whose ciphertext is in memory.
 type memory struct {
-	mu      sync.RWMutex
-	b       []byte
-	flushes atomic.Int64
-	trims   atomic.Int64
-	fail    atomic.Pointer[error] // every operation fails with it
-	block   chan struct{}         // if not nil, reads wait for it to be closed
+	*disk.Device
+	ciphertext *ciphertext
+	flushes    *atomic.Int64
+	trims      *atomic.Int64
 }
 
-func newMemory(size int) *memory { return &memory{b: make([]byte, size)} }
+// ciphertext is the Backend of a memory.
+type ciphertext struct {
+	*disktest.Backend
+	flushes, trims atomic.Int64
+	fail           atomic.Pointer[error] // every operation fails with it
+	block          chan struct{}         // if not nil, reads wait for it to be closed
+}
 
-func (m *memory) failWith(err error) { m.fail.Store(&err) }
+const testSector = 512
 
-func (m *memory) err() error {
-	if p := m.fail.Load(); p != nil {
-		return *p
+func newMemory(t testing.TB, size int, change ...func(*disk.Params)) *memory {
+	t.Helper()
+	c := &ciphertext{Backend: disktest.New(int64(size))}
+	c.Fail = func(call disktest.Call) disktest.Fault {
+		switch call.Op {
+		case disktest.Sync:
+			c.flushes.Add(1)
+		case disktest.Punch:
+			c.trims.Add(1)
+		case disktest.Read:
+			if c.block != nil {
+				<-c.block
+			}
+		}
+		if p := c.fail.Load(); p != nil && *p != nil {
+			return disktest.Fault{Err: *p}
+		}
+		return disktest.None
 	}
-	return nil
-}
-
-func (m *memory) ReadAt(p []byte, off int64) (int, error) {
-	if m.block != nil {
-		<-m.block
+	p := disk.Params{Key: make([]byte, 64), SectorSize: testSector, Length: uint64(size), Discard: true}
+	p.Key[0] = 1
+	for _, f := range change {
+		f(&p)
 	}
-	if err := m.err(); err != nil {
-		return 0, err
+	d, err := disk.NewDevice(c, p)
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	n := copy(p, m.b[off:])
-	if n < len(p) {
-		return n, io.EOF
+	t.Cleanup(func() { c.failWith(nil); d.Close() })
+	return &memory{d, c, &c.flushes, &c.trims}
+}
+
+func readOnly(p *disk.Params)  { p.ReadOnly = true }
+func noDiscard(p *disk.Params) { p.Discard = false }
+
+func (c *ciphertext) failWith(err error) { c.fail.Store(&err) }
+
+func (m *memory) failWith(err error) { m.ciphertext.failWith(err) }
+
+// bytes returns the content.
+func (m *memory) bytes(t testing.TB) []byte {
+	t.Helper()
+	b := make([]byte, m.Size())
+	if _, err := m.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
 	}
-	return n, nil
+	return b
 }
 
-func (m *memory) WriteAt(p []byte, off int64) (int, error) {
-	if err := m.err(); err != nil {
-		return 0, err
+// set writes content.
+func (m *memory) set(t testing.TB, p []byte, off int64) {
+	t.Helper()
+	if _, err := m.WriteAt(p, off); err != nil {
+		t.Fatal(err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if off < 0 || off+int64(len(p)) > int64(len(m.b)) {
-		panic("the server let a write beyond the end through")
-	}
-	return copy(m.b[off:], p), nil
 }
-
-func (m *memory) WriteZeroes(off, n int64) error {
-	if err := m.err(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.b[off : off+n])
-	return nil
-}
-
-func (m *memory) Trim(off, n int64) error {
-	m.trims.Add(1)
-	return m.WriteZeroes(off, n)
-}
-
-func (m *memory) Flush() error {
-	m.flushes.Add(1)
-	return m.err()
-}
-
-// bytes returns a copy of the content.
-func (m *memory) bytes() []byte {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return bytes.Clone(m.b)
-}
-
-func (m *memory) Size() int64 { return int64(len(m.b)) }
 
 // socketPath returns a short path: t.TempDir's may be too long for a socket.
 func socketPath(t testing.TB) string {

@@ -131,12 +131,12 @@ func (c *client) expectSimple(cookie uint64, errno uint32) {
 	}
 }
 
-func twoExports() *Server {
-	return &Server{Exports: []Export{{Name: "a", Device: newMemory(1 << 20), CanTrim: true}, {Name: "b", Device: newMemory(4096), ReadOnly: true}}}
+func twoExports(t testing.TB) *Server {
+	return &Server{Exports: []Export{{Name: "a", Device: newMemory(t, 1<<20).Device}, {Name: "b", Device: newMemory(t, 4096, readOnly).Device}}}
 }
 
 func TestOptions(t *testing.T) {
-	path, _ := serve(t, twoExports())
+	path, _ := serve(t, twoExports(t))
 	c := dial(t, path)
 	c.write(uint32(3))
 	for _, x := range []struct {
@@ -196,7 +196,7 @@ func TestOptions(t *testing.T) {
 }
 
 func TestExportName(t *testing.T) {
-	path, _ := serve(t, twoExports())
+	path, _ := serve(t, twoExports(t))
 	for _, flags := range []uint32{1, 3} {
 		c := dial(t, path)
 		c.write(flags, option2(optExportName, "b"))
@@ -219,7 +219,7 @@ func TestExportName(t *testing.T) {
 }
 
 func TestHandshakeEnds(t *testing.T) {
-	s := twoExports()
+	s := twoExports(t)
 	s.HandshakeTimeout = 300 * time.Millisecond
 	path, _ := serve(t, s)
 	for name, b := range map[string][]byte{
@@ -251,9 +251,8 @@ func TestHandshakeEnds(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	m := newMemory(1 << 20)
-	path, _ := serve(t, &Server{Exports: []Export{{Name: "a", Device: m, CanTrim: true}, {Name: "b", Device: newMemory(4096)},
-		{Name: "ro", Device: newMemory(4096), ReadOnly: true, CanTrim: true}}})
+	path, _ := serve(t, &Server{Exports: []Export{{Name: "a", Device: newMemory(t, 1<<20).Device}, {Name: "b", Device: newMemory(t, 4096, noDiscard).Device},
+		{Name: "ro", Device: newMemory(t, 4096, readOnly).Device}}})
 	const size, huge = 1 << 20, 1<<64 - 1
 	for _, x := range []struct {
 		name           string
@@ -314,8 +313,8 @@ func TestCommands(t *testing.T) {
 }
 
 func TestFlushes(t *testing.T) {
-	m := newMemory(1 << 20)
-	path, _ := serve(t, &Server{Exports: []Export{{Device: m, CanTrim: true}}})
+	m := newMemory(t, 1<<20)
+	path, _ := serve(t, &Server{Exports: []Export{{Device: m.Device}}})
 	c := dial(t, path)
 	c.open("", false)
 	for i, command := range []int{cmdWrite, cmdTrim, cmdWriteZeroes} {
@@ -333,9 +332,9 @@ func TestFlushes(t *testing.T) {
 }
 
 func TestStructuredReplies(t *testing.T) {
-	m := newMemory(1 << 20)
-	copy(m.b[4096:], "hello")
-	path, _ := serve(t, &Server{Exports: []Export{{Device: m}}})
+	m := newMemory(t, 1<<20)
+	m.set(t, []byte("hello"), 4096)
+	path, _ := serve(t, &Server{Exports: []Export{{Device: m.Device}}})
 	c := dial(t, path)
 	if flags := c.open("", true); flags&tfDontFragment == 0 {
 		t.Errorf("flags %#x", flags)
@@ -363,8 +362,8 @@ func TestStructuredReplies(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	m := newMemory(1 << 20)
-	path, _ := serve(t, &Server{Exports: []Export{{Device: m, CanTrim: true}}})
+	m := newMemory(t, 1<<20)
+	path, _ := serve(t, &Server{Exports: []Export{{Device: m.Device}}})
 	c := dial(t, path)
 	c.open("", false)
 	for _, x := range []struct {
@@ -383,15 +382,21 @@ func TestErrors(t *testing.T) {
 				b = append(b, "data"...)
 			case cmdFlush:
 				b = req(0, command, 3, 0, 0)
+			case cmdTrim:
+				b = req(0, command, 3, 0, testSector)
+			}
+			want := x.want
+			if command == cmdTrim && want == errNotSup {
+				want = 0 // it is advice
 			}
 			c.write(b)
-			c.expectSimple(3, x.want)
+			c.expectSimple(3, want)
 		}
 	}
 }
 
 func TestTransmissionEnds(t *testing.T) {
-	path, _ := serve(t, twoExports())
+	path, _ := serve(t, twoExports(t))
 	for name, b := range map[string][]byte{
 		"wrong magic":    bin(uint32(magicSimple), make([]byte, 24)),
 		"half a request": req(0, cmdRead, 1, 0, 1)[:20],
@@ -415,8 +420,8 @@ func TestTransmissionEnds(t *testing.T) {
 // A client that asks for much and reads nothing holds a bounded amount of memory
 // and nobody else up.
 func TestGreedyClient(t *testing.T) {
-	m := newMemory(64 << 20)
-	path, stop := serve(t, &Server{Exports: []Export{{Device: m}}, DrainTimeout: 200 * time.Millisecond})
+	m := newMemory(t, 64<<20)
+	path, stop := serve(t, &Server{Exports: []Export{{Device: m.Device}}, DrainTimeout: 200 * time.Millisecond})
 	greedy := dial(t, path)
 	greedy.open("", false)
 	greedy.nc.SetDeadline(time.Now().Add(500 * time.Millisecond))
@@ -437,9 +442,9 @@ func TestGreedyClient(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	m := newMemory(1 << 20)
-	m.block = make(chan struct{})
-	path, stop := serve(t, &Server{Exports: []Export{{Device: m}}})
+	m := newMemory(t, 1<<20)
+	m.ciphertext.block = make(chan struct{})
+	path, stop := serve(t, &Server{Exports: []Export{{Device: m.Device}}})
 	c := dial(t, path)
 	c.open("", false)
 	c.write(req(0, cmdRead, 1, 0, 512))
@@ -447,7 +452,7 @@ func TestDrain(t *testing.T) {
 	done := make(chan struct{})
 	go func() { stop(); close(done) }()
 	time.Sleep(50 * time.Millisecond)
-	close(m.block)
+	close(m.ciphertext.block)
 	c.expectSimple(1, 0) // what was being executed is answered
 	c.read(512)
 	c.expectClosed()
@@ -455,7 +460,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestMaxConnections(t *testing.T) {
-	path, _ := serve(t, &Server{Exports: []Export{{Device: newMemory(512)}}, MaxConnections: 2})
+	path, _ := serve(t, &Server{Exports: []Export{{Device: newMemory(t, 512).Device}}, MaxConnections: 2})
 	first := dial(t, path)
 	dial(t, path)
 	nc, err := net.Dial("unix", path)
@@ -483,7 +488,7 @@ func TestMaxConnections(t *testing.T) {
 func TestCheckPeer(t *testing.T) {
 	refuse := errors.New("not you")
 	var got atomic.Pointer[unix.Ucred]
-	s := &Server{Exports: []Export{{Device: newMemory(512)}}, CheckPeer: func(_ context.Context, c *unix.Ucred) error {
+	s := &Server{Exports: []Export{{Device: newMemory(t, 512).Device}}, CheckPeer: func(_ context.Context, c *unix.Ucred) error {
 		if !got.CompareAndSwap(nil, c) {
 			return refuse
 		}
@@ -502,15 +507,5 @@ func TestCheckPeer(t *testing.T) {
 	(&client{t, nc}).expectClosed()
 	if st := s.Stats(); st.Refused != 1 || st.Accepted != 1 {
 		t.Fatalf("%+v", st)
-	}
-}
-
-func TestBufferClasses(t *testing.T) {
-	for n, class := range map[int]int{1: 0, 4096: 0, 4097: 1, 8192: 1, 1 << 20: 8, 1<<20 + 1: 9, MaxRequest: classes - 1} {
-		b := getBuffer(n)
-		if b.class != class || len(b.mem) < n || len(b.mem) != minBuffer<<class {
-			t.Errorf("%d bytes: class %d of %d bytes", n, b.class, len(b.mem))
-		}
-		b.release()
 	}
 }

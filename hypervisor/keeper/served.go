@@ -39,7 +39,7 @@ func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
 	}
 	s.file = f
 	s.server = &nbd.Server{
-		Exports:   []nbd.Export{{Name: c.Name, Device: s.dev, ReadOnly: c.ReadOnly, CanTrim: c.Discard && !c.ReadOnly}},
+		Exports:   []nbd.Export{{Name: c.Name, Device: s.dev}},
 		CheckPeer: k.peers.check,
 		Log:       k.log.With("disk", c.Name),
 	}
