@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/fail"
 	"github.com/uvbond/uvbond/tenant/store"
@@ -155,6 +156,24 @@ func (o *Owner) Connect(ctx context.Context, name string) (*Conn, error) {
 		return nil, changedKey(name, h.PublicKey, shown)
 	}
 	return &Conn{Client: c, Name: name, Public: pinned, Info: *info}, nil
+}
+
+// Disks asks for the limits and statistics of a VM's disks: the server's word,
+// unverified.
+func (o *Owner) Disks(ctx context.Context, name string) ([]qmp.DiskState, error) {
+	vm, err := o.Store.VM(name)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := o.Connect(ctx, vm.Host)
+	if err != nil {
+		return nil, err
+	}
+	disks, err := conn.Client.Disks(ctx, vm.ID)
+	if err != nil {
+		return nil, contact(ctx, vm.Host, err)
+	}
+	return disks, nil
 }
 
 // contact classes a failed request to a host, in the owner's words.

@@ -25,7 +25,7 @@ var gateTakes = map[string]bool{
 // gateOwn are the gate's hypercalls that stand outside of sessions.
 var gateOwn = map[string]bool{
 	qmp.CmdCapabilities: true, qmp.CmdQueryHost: true, qmp.CmdRegister: true, qmp.CmdQueryVMs: true,
-	qmp.CmdAttach: true, qmp.CmdOpen: true, qmp.CmdClose: true,
+	qmp.CmdAttach: true, qmp.CmdQueryDisks: true, qmp.CmdSetLimits: true, qmp.CmdOpen: true, qmp.CmdClose: true,
 }
 
 func gateKnows(command string) error {

@@ -73,7 +73,7 @@ Written from the commands themselves (` + "`go test ./tenant/cli -run TestRefere
 - Every command takes ` + "`--json`" + `: the result is JSON then, and an error is
   ` + "`{\"error\":{\"class\",\"exit\",\"message\",\"hint\"}}`" + ` on standard error. A verified refusal is on standard output too.
 - What a command prints as a VM's result or state comes from a receipt that opened under the VM's bond. What the server says
-  is shown only by ` + "`vm list`, `vm show` and `disk list`" + `, marked as unverified.
+  is shown only by ` + "`vm list`, `vm show`, `vm stats` and `disk list`" + `, marked as unverified.
 - Prompts appear on a terminal only; elsewhere a missing answer is a usage error that names the flag.
 
 ## Exit codes

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/fail"
@@ -35,8 +36,9 @@ type vmView struct {
 
 // claim is what the server says of a VM. Nothing vouches for it.
 type claim struct {
-	State string `json:"state,omitempty"`
-	Error string `json:"error,omitempty"`
+	State  string         `json:"state,omitempty"`
+	Limits []qmp.VMLimits `json:"disk_limits,omitempty"` // the provider's
+	Error  string         `json:"error,omitempty"`
 }
 
 func vmJSON(vm *store.VM) vmView {
@@ -82,7 +84,7 @@ func claims(ctx context.Context, o *tenant.Owner, hosts map[string]bool) map[str
 			continue
 		}
 		for _, vm := range list {
-			out[host+"/"+vm.ID] = &claim{State: client.Printable(vm.State)}
+			out[host+"/"+vm.ID] = &claim{State: client.Printable(vm.State), Limits: printableLimits(vm.Limits)}
 		}
 	}
 	return out
@@ -237,6 +239,11 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 			extra += ", discard"
 		}
 		fmt.Fprintf(w, "disk %s: %s%s, LUKS %s, from %s\n", d.Name, d.Bus, extra, d.UUID, d.File)
+	}
+	if v.Unverified != nil {
+		for _, l := range v.Unverified.Limits {
+			fmt.Fprintf(w, "limit of disk %s: %s (unverified; changes are in the audit log)\n", l.Disk, qmp.DiskLimits{IOPS: l.IOPS, Bytes: l.Bytes, Burst: l.Burst})
+		}
 	}
 	for _, n := range v.Spec.NICs {
 		fmt.Fprintf(w, "nic: %s, %s\n", n.Model, n.MAC)

@@ -5,7 +5,11 @@
 // opened it under a bond.
 package client
 
-import "time"
+import (
+	"time"
+
+	"github.com/uvbond/uvbond/qmp"
+)
 
 // Host is the answer of GET /v1/host.
 type Host struct {
@@ -56,13 +60,14 @@ type CreateVM struct {
 // VM is the server's record of a VM. State and Created are its word only;
 // Confirmation and Descriptor are sealed for the owner.
 type VM struct {
-	ID           string      `json:"id"`
-	Name         string      `json:"name"`
-	State        string      `json:"state,omitempty"`
-	Created      any         `json:"created,omitempty"`
-	Disks        []ImageDisk `json:"disks,omitempty"`
-	Confirmation []byte      `json:"confirmation,omitempty"`
-	Descriptor   []byte      `json:"descriptor,omitempty"`
+	ID           string         `json:"id"`
+	Name         string         `json:"name"`
+	State        string         `json:"state,omitempty"`
+	Created      any            `json:"created,omitempty"`
+	Disks        []ImageDisk    `json:"disks,omitempty"`
+	Confirmation []byte         `json:"confirmation,omitempty"`
+	Descriptor   []byte         `json:"descriptor,omitempty"`
+	Limits       []qmp.VMLimits `json:"limits,omitempty"` // the provider's, on disks
 }
 
 // Params are the unsealed parameters that some management commands need.

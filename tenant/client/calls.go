@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/uvbond/uvbond/qmp"
 )
 
 // Host asks for the hypervisor's identity and the host's public facts.
@@ -88,6 +90,15 @@ func (c *Client) VMs(ctx context.Context) ([]VM, error) {
 func (c *Client) VM(ctx context.Context, id string) (*VM, error) {
 	out := new(VM)
 	return out, c.get(ctx, "/v1/vms/"+url.PathEscape(id), out)
+}
+
+// Disks asks for the limits and statistics of a VM's disks, the server's word.
+func (c *Client) Disks(ctx context.Context, id string) ([]qmp.DiskState, error) {
+	var out struct {
+		Disks []qmp.DiskState `json:"disks"`
+	}
+	err := c.get(ctx, "/v1/vms/"+url.PathEscape(id)+"/disks", &out)
+	return out.Disks, err
 }
 
 // Command relays a ticket. It is sent once and never repeated: a ticket is

@@ -87,6 +87,7 @@ func New() (*Server, error) {
 	mux.HandleFunc("GET /v1/vms", s.listVMs)
 	mux.HandleFunc("POST /v1/vms", s.createVM)
 	mux.HandleFunc("GET /v1/vms/{id}", s.getVM)
+	mux.HandleFunc("GET /v1/vms/{id}/disks", s.disks)
 	mux.HandleFunc("POST /v1/vms/{id}/commands", s.command)
 	s.HTTP = httptest.NewTLSServer(s.guard(mux))
 	return s, nil
