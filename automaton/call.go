@@ -6,6 +6,9 @@ import "encoding/json"
 type Call struct {
 	Command   string         `json:"execute"`
 	Arguments map[string]any `json:"arguments,omitempty"`
+
+	Failed bool `json:"-"` // recorded with an error as its answer
+	Elided int  `json:"-"` // not 0: stands for so many calls that a recording left out
 }
 
 // String writes the command and its arguments as JSON, shortened.

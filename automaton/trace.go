@@ -1,54 +1,10 @@
 package automaton
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 )
-
-// maxTrace is how many hypercalls ReadTrace takes.
-const maxTrace = 1 << 16
-
-// ReadTrace reads hypercalls from JSON objects that stand one behind the other:
-// {"execute": ..., "arguments": ...}, or such an object as "msg" of a recorded
-// line whose "dir" is "out". Recorded answers and events are left out.
-func ReadTrace(r io.Reader) ([]Call, error) {
-	dec := json.NewDecoder(r)
-	dec.UseNumber()
-	var calls []Call
-	for n := 1; ; n++ {
-		var line struct {
-			Call
-			Dir string          `json:"dir"`
-			Msg json.RawMessage `json:"msg"`
-		}
-		if err := dec.Decode(&line); err == io.EOF {
-			return calls, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("trace, object %d: %w", n, err)
-		}
-		switch {
-		case line.Dir != "" && line.Dir != "out":
-			continue
-		case line.Msg != nil:
-			msg := json.NewDecoder(bytes.NewReader(line.Msg))
-			msg.UseNumber()
-			if err := msg.Decode(&line.Call); err != nil {
-				return nil, fmt.Errorf("trace, object %d: %w", n, err)
-			}
-		}
-		if line.Command == "" {
-			return nil, fmt.Errorf(`trace, object %d: there is no hypercall: write {"execute": "NAME"}`, n)
-		}
-		if len(calls) == maxTrace {
-			return nil, fmt.Errorf("trace: more than %d hypercalls", maxTrace)
-		}
-		calls = append(calls, line.Call)
-	}
-}
 
 // Trace tells what a machine made of a sequence of hypercalls.
 type Trace struct {
@@ -68,6 +24,7 @@ type TraceStep struct {
 	Aborted bool              // held against the on-abort part
 	Kept    map[string]string // values of captures afterwards, where all ways agree
 	Refusal *Refusal          // nil: accepted
+	Failed  bool              // accepted, and answered with an error, which ends the sequence
 }
 
 // Refused returns the first refused step, or nil.
@@ -81,20 +38,28 @@ func (t *Trace) Refused() *TraceStep {
 }
 
 // Trace follows hypercalls as the gate does: the first refusal aborts the
-// session, and what follows is held against the on-abort part.
+// session, and so does the first hypercall that failed. What follows is held
+// against the on-abort part. Elided calls are passed over: what a recording
+// left out cannot be held against anything.
 func (m *Machine) Trace(calls []Call) *Trace {
 	r := m.Start()
 	numbers := m.graph().numbers
 	at := func() []int { return r.states(numbers) }
 	t := &Trace{Automaton: m.name, Start: at()}
 	for _, c := range calls {
+		if c.Elided > 0 {
+			continue
+		}
 		s := TraceStep{Call: c, From: at(), Aborted: r.aborted}
 		if err := r.Step(c.Command, c.Arguments); err != nil {
 			s.Refusal = err.(*Refusal)
 			s.To = s.From
 			r.Abort()
 		} else {
-			s.To, s.Kept = at(), r.kept()
+			s.To, s.Kept, s.Failed = at(), r.kept(), c.Failed
+			if c.Failed {
+				r.Abort()
+			}
 		}
 		t.Steps = append(t.Steps, s)
 	}
@@ -166,8 +131,11 @@ func (t *Trace) String() string {
 			aborted = true
 		}
 		verdict := "ok      "
-		if s.Refusal != nil {
+		switch {
+		case s.Refusal != nil:
 			verdict = "REFUSED "
+		case s.Failed:
+			verdict = "FAILED  "
 		}
 		fmt.Fprintf(&b, "%4d  %s%s", i+1, verdict, s.Call)
 		switch {
