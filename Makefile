@@ -51,7 +51,7 @@ unit: ## unit tests, fuzz seeds, and tests against real tools; no guest boots
 # The packages where goroutines share memory. The parsers (automaton, disk/luks,
 # disk/xts) and the command line run on one goroutine and take minutes under the
 # detector. It needs cgo.
-RACE := ./bond ./disk ./disk/encrypt ./disk/nbd ./hypervisor/gate ./hypervisor/machine ./hypervisor/state ./qmp \
+RACE := ./bond ./disk ./disk/encrypt ./disk/nbd ./disk/nbdclient ./hypervisor/gate ./hypervisor/machine ./hypervisor/state ./qmp \
 	./server/... ./tenant ./tenant/client ./tenant/store ./tenant/image
 
 .PHONY: race

@@ -3,78 +3,78 @@ package nbd
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/uvbond/uvbond/disk/nbd/proto"
 )
 
-// Constants of the protocol; names as in the NBD project's doc/proto.md.
+// Short names for the protocol's numbers.
 const (
-	magicInit     = 0x4e42444d41474943 // "NBDMAGIC"
-	magicOption   = 0x49484156454f5054 // "IHAVEOPT"
-	magicOptReply = 0x0003e889045565a9
-	magicRequest  = 0x25609513
-	magicSimple   = 0x67446698
-	magicChunk    = 0x668e33ef
+	magicInit     = proto.MagicInit
+	magicOption   = proto.MagicOption
+	magicOptReply = proto.MagicOptReply
+	magicRequest  = proto.MagicRequest
+	magicSimple   = proto.MagicSimple
+	magicChunk    = proto.MagicChunk
 
 	// Handshake flags, of both sides.
-	flagFixedNewstyle = 1 << 0
-	flagNoZeroes      = 1 << 1
+	flagFixedNewstyle = proto.FlagFixedNewstyle
+	flagNoZeroes      = proto.FlagNoZeroes
 
-	optExportName      = 1
-	optAbort           = 2
-	optList            = 3
-	optStartTLS        = 5
-	optInfo            = 6
-	optGo              = 7
-	optStructuredReply = 8
+	optExportName      = proto.OptExportName
+	optAbort           = proto.OptAbort
+	optList            = proto.OptList
+	optStartTLS        = proto.OptStartTLS
+	optInfo            = proto.OptInfo
+	optGo              = proto.OptGo
+	optStructuredReply = proto.OptStructuredReply
 
-	repAck        = 1
-	repServer     = 2
-	repInfo       = 3
-	repErrUnsup   = 1<<31 | 1
-	repErrInvalid = 1<<31 | 3
-	repErrUnknown = 1<<31 | 6
-	repErrTooBig  = 1<<31 | 9
+	repAck        = proto.RepAck
+	repServer     = proto.RepServer
+	repInfo       = proto.RepInfo
+	repErrUnsup   = proto.RepErrUnsup
+	repErrInvalid = proto.RepErrInvalid
+	repErrUnknown = proto.RepErrUnknown
+	repErrTooBig  = proto.RepErrTooBig
 
-	infoExport    = 0
-	infoName      = 1
-	infoBlockSize = 3
+	infoExport    = proto.InfoExport
+	infoName      = proto.InfoName
+	infoBlockSize = proto.InfoBlockSize
 
 	// Transmission flags.
-	tfHasFlags     = 1 << 0
-	tfReadOnly     = 1 << 1
-	tfFlush        = 1 << 2
-	tfFUA          = 1 << 3
-	tfTrim         = 1 << 5
-	tfWriteZeroes  = 1 << 6
-	tfDontFragment = 1 << 7
-	tfMultiConn    = 1 << 8
-	tfFastZero     = 1 << 11
+	tfHasFlags     = proto.HasFlags
+	tfReadOnly     = proto.ReadOnly
+	tfFlush        = proto.SendFlush
+	tfFUA          = proto.SendFUA
+	tfTrim         = proto.SendTrim
+	tfWriteZeroes  = proto.SendWriteZeroes
+	tfDontFragment = proto.SendDF
+	tfMultiConn    = proto.CanMultiConn
+	tfFastZero     = proto.SendFastZero
 
-	cmdRead        = 0
-	cmdWrite       = 1
-	cmdDisconnect  = 2
-	cmdFlush       = 3
-	cmdTrim        = 4
-	cmdWriteZeroes = 6
+	cmdRead        = proto.CmdRead
+	cmdWrite       = proto.CmdWrite
+	cmdDisconnect  = proto.CmdDisconnect
+	cmdFlush       = proto.CmdFlush
+	cmdTrim        = proto.CmdTrim
+	cmdWriteZeroes = proto.CmdWriteZeroes
 
-	cfFUA          = 1 << 0
-	cfNoHole       = 1 << 1
-	cfDontFragment = 1 << 2
-	cfFastZero     = 1 << 4
+	cfFUA          = proto.CmdFlagFUA
+	cfNoHole       = proto.CmdFlagNoHole
+	cfDontFragment = proto.CmdFlagDF
+	cfFastZero     = proto.CmdFlagFastZero
 
-	chunkDone       = 1 << 0
-	chunkOffsetData = 1
-	chunkError      = 1<<15 | 1
+	chunkDone       = proto.ChunkFlagDone
+	chunkOffsetData = proto.ChunkOffsetData
+	chunkError      = proto.ChunkError
 
 	// Error numbers of the protocol: Linux's, for these.
-	errPerm     = uint32(unix.EPERM)
-	errIO       = uint32(unix.EIO)
-	errNoMem    = uint32(unix.ENOMEM)
-	errInvalid  = uint32(unix.EINVAL)
-	errNoSpace  = uint32(unix.ENOSPC)
-	errNotSup   = uint32(unix.ENOTSUP)
-	errOverflow = uint32(unix.EOVERFLOW)
-	errShutdown = uint32(unix.ESHUTDOWN)
+	errPerm     = uint32(proto.EPERM)
+	errIO       = uint32(proto.EIO)
+	errNoMem    = uint32(proto.ENOMEM)
+	errInvalid  = uint32(proto.EINVAL)
+	errNoSpace  = uint32(proto.ENOSPC)
+	errOverflow = uint32(proto.EOVERFLOW)
+	errNotSup   = uint32(proto.ENOTSUP)
+	errShutdown = uint32(proto.ESHUTDOWN)
 )
 
 // Limits and tuning of this server, apart from the protocol's own constants.
