@@ -56,6 +56,51 @@ func PolicyNames() []string {
 	return names
 }
 
+// Ready-made sets of management commands, for policies.
+const (
+	Observe  = "observe"  // look, and nothing else
+	Maintain = "maintain" // what running a machine needs, and nothing that ends it at once
+	None     = "none"
+)
+
+// Presets are the ready-made sets.
+var Presets = []string{Observe, Maintain, None}
+
+var presets = map[string][]string{
+	Observe:  {"status"},
+	Maintain: {"status", "pause", "resume", "reset", "shutdown"},
+	None:     {},
+}
+
+// Expand puts the management commands in the place of ready-made sets, without
+// repetition and in the order of a VM's life. Unknown names are errors, and so is
+// None beside others.
+func Expand(names ...string) ([]string, error) {
+	var wanted []string
+	for _, name := range names {
+		set, ok := presets[name]
+		switch {
+		case !ok:
+			set = []string{name}
+		case name == None && len(names) > 1:
+			return nil, fmt.Errorf("%q stands alone", None)
+		}
+		wanted = append(wanted, set...)
+	}
+	for _, name := range wanted {
+		if _, err := Native(name); err != nil {
+			return nil, err
+		}
+	}
+	var out []string
+	for _, n := range native {
+		if slices.Contains(wanted, n.command) {
+			out = append(out, n.command)
+		}
+	}
+	return out, nil
+}
+
 // Native returns the text of one automaton, named as the management command.
 func Native(command string) (string, error) {
 	if !slices.Contains(NativeNames(), command) {
@@ -66,9 +111,13 @@ func Native(command string) (string, error) {
 }
 
 // Policy returns the text of a policy that allows operators these management
-// commands without a ticket. No names give the empty policy, which allows
-// nothing. Commands that need the owner's ticket every time are refused.
+// commands, or ready-made sets, without a ticket. No names give the empty policy,
+// which allows nothing. Commands that need the owner's ticket every time are refused.
 func Policy(names ...string) (string, error) {
+	names, err := Expand(names...)
+	if err != nil {
+		return "", err
+	}
 	var parts []string
 	for _, n := range native {
 		if !slices.Contains(names, n.command) {
@@ -82,11 +131,6 @@ func Policy(names ...string) (string, error) {
 			return "", err
 		}
 		parts = append(parts, text)
-	}
-	for _, name := range names {
-		if _, err := Native(name); err != nil {
-			return "", err
-		}
 	}
 	return strings.Join(parts, "\n"), nil
 }

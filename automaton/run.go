@@ -225,6 +225,12 @@ func (r *Run) try(v *move, set int32, args map[string]any) (int32, bool) {
 	return set, set >= 0
 }
 
+// Same tells whether two runs of one machine will accept the same from here on.
+// Where the machine is not deterministic it may say no of such too.
+func (r *Run) Same(o *Run) bool {
+	return r.m == o.m && r.m.det != nil && r.at == o.at && r.aborted == o.aborted
+}
+
 // Done reports whether the session may end here.
 func (r *Run) Done() bool {
 	if r.m.det != nil {

@@ -7,9 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"strings"
 
-	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/disk/luks"
 	"github.com/uvbond/uvbond/tenant/client"
@@ -35,7 +33,7 @@ type CreateRequest struct {
 	Firmware   string // "bios" or "uefi"
 	Machine    string // "pc" or "q35"
 	NICs       []bond.NIC
-	Policy     []string // management commands that operators may use without a ticket
+	Policy     Terms // what operators may do without a ticket
 
 	// Passphrase returns the passphrase of a disk; try counts from 0. An error
 	// ends the creation. The caller of Passphrase wipes the result.
@@ -55,7 +53,7 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 		}
 		return nil, store.Exists(req.Name)
 	}
-	policy, err := PolicyText(req.Policy)
+	policy, err := req.Policy.Text(o.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -88,19 +86,6 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 		req.Report.Note(fmt.Sprintf("the encrypted disks stay stored on %s (see: uvbond disk list --host %s, uvbond disk remove)", req.Host, req.Host))
 	}
 	return vm, err
-}
-
-// PolicyText returns the text of a policy of those commands; "none" or nothing
-// is the policy that allows nothing.
-func PolicyText(names []string) (string, error) {
-	if len(names) == 0 || len(names) == 1 && (names[0] == "none" || names[0] == "") {
-		return "", nil
-	}
-	text, err := automata.Policy(names...)
-	if err != nil {
-		return "", fail.Wrap(err, fail.Usage, "operators may be allowed: status, pause, resume, reset, shutdown, poweroff, or none", "operators cannot be allowed %s", strings.Join(names, ","))
-	}
-	return text, nil
 }
 
 // unlockAll reads every disk's header from the local file and gets its volume

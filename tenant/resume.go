@@ -84,8 +84,8 @@ func (o *Owner) Forget(ctx context.Context, name string) error {
 }
 
 // Allow replaces the policy: what operators may do without a ticket.
-func (o *Owner) Allow(ctx context.Context, name string, commands []string) (*Result, string, error) {
-	text, err := PolicyText(commands)
+func (o *Owner) Allow(ctx context.Context, name string, terms Terms) (*Result, string, error) {
+	text, err := terms.Text(o.Now())
 	if err != nil {
 		return nil, "", err
 	}

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/automata"
-	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -25,9 +25,12 @@ type fakeVM struct {
 	bond   *bond.Bond
 	owner  *bond.Bond // the owner's own, which the gate cannot wipe
 	change chan struct{}
+	now    func() int64
 
 	mu       sync.Mutex
-	policy   *automaton.Machine
+	policy   *policy.Policy
+	used     map[string][]int64
+	pauses   []*Pause // of the executed hypercalls
 	cur      Current
 	executed []string
 	entries  []state.Entry
@@ -42,7 +45,7 @@ type fakeVM struct {
 func (v *fakeVM) ID() bond.VMID    { return v.id }
 func (v *fakeVM) Bond() *bond.Bond { return v.bond }
 func (v *fakeVM) State() string    { return "running" }
-func (v *fakeVM) Policy() *automaton.Machine {
+func (v *fakeVM) Policy() *policy.Policy {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.policy
@@ -100,7 +103,22 @@ func (v *fakeVM) Events() (<-chan qmp.Event, func()) {
 	v.events = append(v.events, c)
 	return c, sync.OnceFunc(func() { close(c) })
 }
-func (v *fakeVM) Execute(_ context.Context, _ uint64, command string, _ any) (json.RawMessage, error) {
+func (v *fakeVM) Count(u Use, e state.Entry) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	name := state.UseName(u.Delegation, u.Name)
+	now := v.now()
+	if err := u.Rule.Allows(u.Name, v.used[name], now); err != nil {
+		return err
+	}
+	if v.used == nil {
+		v.used = map[string][]int64{}
+	}
+	v.used[name] = append(v.used[name], now)
+	v.entries = append(v.entries, e)
+	return nil
+}
+func (v *fakeVM) Execute(_ context.Context, _ uint64, command string, _ any, p *Pause) (json.RawMessage, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if a, ok := v.answers[command]; ok {
@@ -109,7 +127,7 @@ func (v *fakeVM) Execute(_ context.Context, _ uint64, command string, _ any) (js
 	if err := v.fail[command]; err != nil {
 		return nil, err
 	}
-	v.executed = append(v.executed, command)
+	v.executed, v.pauses = append(v.executed, command), append(v.pauses, p)
 	return json.RawMessage("{}"), nil
 }
 func (v *fakeVM) Kill(_ uint64, reason string) {
@@ -283,7 +301,7 @@ func (f *fixture) bonded(key *bond.HostKey) *fakeVM {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	v := &fakeVM{id: b.VM(), bond: b, owner: owner, policy: none, change: make(chan struct{}, 1), nonces: map[[32]byte]bool{}, fail: map[string]error{},
+	v := &fakeVM{id: b.VM(), now: f.host.Now, bond: b, owner: owner, policy: none, change: make(chan struct{}, 1), nonces: map[[32]byte]bool{}, fail: map[string]error{},
 		cur: Current{Number: 3, Live: true, Descriptor: bond.Descriptor{Value: [32]byte{3, 1}, Instance: 3}}}
 	f.host.vms[v.id] = v
 	return v

@@ -13,6 +13,7 @@ import (
 
 	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -42,8 +43,8 @@ type session struct {
 
 	quiet func() // ends the delivery of events; nil: there is none
 
-	policy    *automaton.Machine // the policy that policyRun follows
-	policyRun *automaton.Run
+	policy    *policy.Policy // the policy that policyRun follows
+	policyRun *policy.Run
 
 	calls  []bond.Call
 	class  string // why the session was aborted; empty: it was not
@@ -65,13 +66,12 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 	if !time.Now().Before(s.deadline) {
 		s.abort(qmp.ClassExpired, "the session's deadline passed")
 	}
-	instance, qerr := s.accept(req, e)
+	p, qerr := s.accept(req, e)
 	if qerr != nil {
 		return nil, s.refuse(req.Execute, qerr.Class, qerr.Desc)
 	}
-	if e.changes {
-		text := req.Execute + " accepted"
-		if _, _, err := s.vm.Record(s.entry("call", text, map[string]string{"hypercall": req.Execute})); err != nil {
+	if e.changes && !p.recorded {
+		if _, _, err := s.vm.Record(s.accepted(req.Execute, p.policy)); err != nil {
 			s.logAudit(err)
 			return nil, s.fault(req, internal())
 		}
@@ -83,7 +83,7 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 			return nil, s.fault(req, qerr)
 		}
 	}
-	ret, err := s.execute(ctx, req.Execute, instance, args)
+	ret, err := s.execute(ctx, req.Execute, p, args)
 	if err == nil {
 		ret, err = e.answer.filter(ret)
 	}
@@ -102,64 +102,8 @@ func withoutEffect(err error) bool {
 	return errors.As(err, &q)
 }
 
-// accept asks the ticket's automaton, then the owner's policy, and returns the
-// instance that the hypercall is for.
-func (s *session) accept(req *qmp.Request, e *entry) (uint64, *qmp.Error) {
-	var refusal *qmp.Error
-	if s.ticket != nil {
-		if refusal = s.acceptTicket(req, e); refusal == nil {
-			return s.instance, nil
-		}
-	}
-	if e.verdict != byPolicy {
-		if refusal == nil {
-			refusal = &qmp.Error{Class: qmp.ClassDenied, Desc: "only the owner's ticket can allow it: " + e.why}
-		}
-		return 0, refusal
-	}
-	if s.class != "" {
-		if refusal == nil {
-			refusal = &qmp.Error{Class: s.class, Desc: "the session was aborted: " + clip(s.reason)}
-		}
-		return 0, refusal
-	}
-	if err := s.acceptPolicy(req); err != nil {
-		if refusal == nil {
-			refusal = &qmp.Error{Class: qmp.ClassDenied, Desc: "the owner's policy does not allow it without a ticket"}
-		}
-		return 0, refusal
-	}
-	cur := s.vm.Current()
-	if e.instance && !cur.Live {
-		return 0, &qmp.Error{Class: qmp.ClassNotRunning, Desc: ErrNotRunning.Error()}
-	}
-	return cur.Number, nil
-}
-
-func (s *session) acceptTicket(req *qmp.Request, e *entry) *qmp.Error {
-	switch {
-	case e.boot && !s.ticket.boot:
-		return &qmp.Error{Class: qmp.ClassDenied, Desc: "only a boot ticket can allow it"}
-	case e.instance && s.instance == 0:
-		return &qmp.Error{Class: qmp.ClassDenied, Desc: "the ticket carries no descriptor of the running instance"}
-	}
-	if err := s.run.Step(req.Execute, req.Arguments); err != nil {
-		return &qmp.Error{Class: qmp.ClassRefused, Desc: err.Error()}
-	}
-	return nil
-}
-
-// acceptPolicy follows the owner's policy as it stands now; a change of the
-// policy takes effect on open sessions too.
-func (s *session) acceptPolicy(req *qmp.Request) error {
-	if p := s.vm.Policy(); s.policyRun == nil || p != s.policy {
-		s.policy, s.policyRun = p, p.Start()
-	}
-	return s.policyRun.Step(req.Execute, req.Arguments)
-}
-
 // execute runs an accepted hypercall.
-func (s *session) execute(ctx context.Context, command string, instance uint64, args any) (any, error) {
+func (s *session) execute(ctx context.Context, command string, p permit, args any) (any, error) {
 	switch command {
 	case qmp.CmdQueryStatus:
 		return s.vm.Status(ctx)
@@ -194,7 +138,7 @@ func (s *session) execute(ctx context.Context, command string, instance uint64, 
 		s.deletes = true
 		return nil, nil
 	}
-	return s.vm.Execute(ctx, instance, command, args)
+	return s.vm.Execute(ctx, p.instance, command, args, p.pause)
 }
 
 func (s *session) launch(ctx context.Context, l Launch) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/qmp/schema"
 )
@@ -172,19 +173,15 @@ var passing = func() []string {
 	return names
 }()
 
-// CheckPolicy compiles an owner's policy for operators. It refuses one that
-// names a command which no policy may allow, or arguments that it does not
-// have. Empty text allows nothing.
-func CheckPolicy(text string) (*automaton.Machine, error) {
-	f, err := automaton.Parse("policy", []byte(text))
+// CheckPolicy compiles an owner's policy for operators, or for a delegate. It
+// refuses one that names a command which no policy may allow, or arguments that
+// it does not have. Empty text allows nothing.
+func CheckPolicy(text string) (*policy.Policy, error) {
+	p, err := policy.Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	m, err := f.CompilePolicy()
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range m.Commands() {
+	for _, c := range p.Whole().Commands() {
 		if e, ok := table[c]; !ok || e.verdict != byPolicy {
 			hint := ""
 			if !ok {
@@ -193,7 +190,7 @@ func CheckPolicy(text string) (*automaton.Machine, error) {
 			return nil, fmt.Errorf("a policy cannot allow %q%s", printable(c), hint)
 		}
 	}
-	return m, checkTypes(f)
+	return p, checkTypes(p.File())
 }
 
 // checkTypes refuses a text with a command that nobody knows, or with arguments

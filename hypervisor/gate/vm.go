@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"time"
 
-	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -36,13 +37,31 @@ type Launch struct {
 	Expect *qmp.LaunchExpect   // must equal the sealed specification; may be nil
 }
 
+// Use is one use of an automaton whose rule limits how often.
+type Use struct {
+	Delegation [32]byte // zero: of the policy for operators
+	Name       string
+	Rule       *policy.Rule
+	Until      int64 // Unix seconds: when the delegation ends; 0: never
+}
+
+// Pause is how long a VM may stay paused, and the automaton that says so.
+type Pause struct {
+	Name string
+	Most time.Duration
+}
+
 // VM is one bonded VM as the gate sees it. All methods are safe for concurrent use.
 type VM interface {
 	ID() bond.VMID
 	Bond() *bond.Bond
 	// Policy is the owner's policy for operators as it stands now. The pointer
 	// changes when the policy does.
-	Policy() *automaton.Machine
+	Policy() *policy.Policy
+	// Count begins a use of an automaton that has limits: it is counted, and e
+	// recorded, both durable and in one step when it returns nil. A
+	// *policy.UsedUpError when none is left.
+	Count(u Use, e state.Entry) error
 	// State is one of qmp.State… or a run state of QEMU.
 	State() string
 	Current() Current
@@ -70,8 +89,10 @@ type VM interface {
 	// Status answers query-status, also without an instance.
 	Status(ctx context.Context) (qmp.StatusResult, error)
 	// Execute runs a command of QEMU on instance number n; args are nil or of the
-	// command's type. The answer is QEMU's, unfiltered.
-	Execute(ctx context.Context, n uint64, command string, args any) (json.RawMessage, error)
+	// command's type. The answer is QEMU's, unfiltered. pause is not nil where a
+	// `stop` may not last: the VM resumes then by itself, unless somebody whose
+	// pause has no end stops it meanwhile.
+	Execute(ctx context.Context, n uint64, command string, args any, pause *Pause) (json.RawMessage, error)
 	// Events delivers QEMU's events, unfiltered, until stop is called, which closes
 	// the channel. A receiver that is slow loses the oldest.
 	Events() (events <-chan qmp.Event, stop func())

@@ -28,7 +28,7 @@ func TestLaunchAndEnds(t *testing.T) {
 		{"kill", func() { b.machine().Kill(b.machine().Current().Number, "its boot was not completed") }, qmp.StateStopped, "not completed"},
 		{"guest", func() { b.exec(machinetest.PowerOff) }, qmp.StateStopped, "the guest shut down"},
 		{"crash", func() {
-			_, _ = b.machine().Execute(t.Context(), b.machine().Current().Number, machinetest.Crash, nil)
+			_, _ = b.machine().Execute(t.Context(), b.machine().Current().Number, machinetest.Crash, nil, nil)
 		}, qmp.StateCrashed, "QEMU ended by itself"},
 	} {
 		b.up()
@@ -51,7 +51,7 @@ func TestLaunchAndEnds(t *testing.T) {
 		if !b.recorded("exit", end.audit) {
 			t.Errorf("%s: the audit does not say %q: %+v", end.name, end.audit, b.audit())
 		}
-		if _, err := b.machine().Execute(t.Context(), uint64(n+1), qmp.CmdStop, nil); !errors.Is(err, gate.ErrNotRunning) {
+		if _, err := b.machine().Execute(t.Context(), uint64(n+1), qmp.CmdStop, nil, nil); !errors.Is(err, gate.ErrNotRunning) {
 			t.Errorf("%s: hypercall afterwards: %v", end.name, err)
 		}
 	}

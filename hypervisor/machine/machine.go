@@ -14,11 +14,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/keeper"
 	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -46,8 +46,11 @@ type Machine struct {
 	disks   []string      // names of the registered disks
 	change  chan struct{} // holds one token while a session may change the VM
 
+	pausing sync.Mutex // held before mu
+	pauser  pauser
+
 	mu     sync.Mutex
-	policy *automaton.Machine
+	policy *policy.Policy
 	inst   *instance // nil: no instance
 	// launching: Launch is at work; there is no second one.
 	launching bool
@@ -69,13 +72,6 @@ func (m *Machine) ID() bond.VMID { return m.id }
 
 // Bond implements gate.VM.
 func (m *Machine) Bond() *bond.Bond { return m.bond }
-
-// Policy implements gate.VM.
-func (m *Machine) Policy() *automaton.Machine {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.policy
-}
 
 // Current implements gate.VM.
 func (m *Machine) Current() gate.Current {
@@ -196,7 +192,7 @@ func (m *Machine) Status(ctx context.Context) (qmp.StatusResult, error) {
 }
 
 // Execute implements gate.VM.
-func (m *Machine) Execute(ctx context.Context, n uint64, command string, args any) (json.RawMessage, error) {
+func (m *Machine) Execute(ctx context.Context, n uint64, command string, args any, p *gate.Pause) (json.RawMessage, error) {
 	inst := m.live()
 	if inst == nil || inst.number != n {
 		return nil, gate.ErrNotRunning
@@ -204,7 +200,12 @@ func (m *Machine) Execute(ctx context.Context, n uint64, command string, args an
 	if command == qmp.CmdQuit {
 		return json.RawMessage("{}"), m.quit(ctx, inst)
 	}
-	ret, err := inst.execute(ctx, command, args)
+	ret, err := json.RawMessage("{}"), error(nil)
+	if command == qmp.CmdStop || command == qmp.CmdCont {
+		err = m.stopOrCont(ctx, inst, command, p)
+	} else {
+		ret, err = inst.execute(ctx, command, args)
+	}
 	if err != nil && inst.gone(ctx) {
 		return nil, gate.ErrNotRunning
 	}
@@ -284,8 +285,8 @@ func (m *Machine) ReadAudit(from uint64) (*bond.AuditChunk, error) {
 // policyFields names what a policy allows and the text that says how.
 func policyFields(text string) map[string]string {
 	names := "nothing"
-	if f, err := automaton.Parse("policy", []byte(text)); err == nil && len(f.Names()) > 0 {
-		names = strings.Join(f.Names(), ", ")
+	if p, err := policy.Parse(text); err == nil && len(p.Names()) > 0 {
+		names = strings.Join(p.Describe(), ", ")
 	}
 	sum := sha256.Sum256([]byte(text))
 	return map[string]string{"operators-may": clip(names), "sha256": hex.EncodeToString(sum[:])}
@@ -293,7 +294,7 @@ func policyFields(text string) map[string]string {
 
 // SetPolicy implements gate.VM.
 func (m *Machine) SetPolicy(text string) error {
-	policy, err := gate.CheckPolicy(text)
+	p, err := gate.CheckPolicy(text)
 	if err != nil {
 		return invalid("policy: %v", err)
 	}
@@ -303,7 +304,7 @@ func (m *Machine) SetPolicy(text string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.policy = policy
+	m.policy = p
 	return nil
 }
 

@@ -168,7 +168,7 @@ func (b *bonded) up() {
 
 func (b *bonded) exec(command string) {
 	b.w.t.Helper()
-	if _, err := b.machine().Execute(b.w.t.Context(), b.machine().Current().Number, command, nil); err != nil {
+	if _, err := b.machine().Execute(b.w.t.Context(), b.machine().Current().Number, command, nil, nil); err != nil {
 		b.w.t.Fatalf("%s: %v", command, err)
 	}
 }

@@ -17,13 +17,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uvbond/uvbond/automaton"
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/state"
 	"github.com/uvbond/uvbond/hypervisor/vm"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -114,16 +114,20 @@ func ownFolder(path string) error {
 
 // load makes the machine of a stored bond.
 func (m *Manager) load(r *state.BondRecord) (*Machine, error) {
-	policy, err := gate.CheckPolicy(r.Policy)
+	p, err := gate.CheckPolicy(r.Policy)
 	if err != nil {
-		return nil, fmt.Errorf("stored policy: %w", err)
+		// An earlier version took it. The owner can set another.
+		m.log.Error("stored policy is not understood; operators of this VM may do nothing", "vm", r.Bond.VM(), "err", err)
+		if p, err = gate.CheckPolicy(""); err != nil {
+			return nil, err
+		}
 	}
-	return m.newMachine(r.Bond, &r.Spec, policy), nil
+	return m.newMachine(r.Bond, &r.Spec, p), nil
 }
 
-func (m *Manager) newMachine(b *bond.Bond, spec *bond.Spec, policy *automaton.Machine) *Machine {
+func (m *Manager) newMachine(b *bond.Bond, spec *bond.Spec, p *policy.Policy) *Machine {
 	mc := &Machine{
-		id: b.VM(), manager: m, store: m.store, bond: b, policy: policy,
+		id: b.VM(), manager: m, store: m.store, bond: b, policy: p,
 		change: make(chan struct{}, 1), log: m.log.With("vm", b.VM().String()),
 	}
 	for i := range spec.Disks {
@@ -225,7 +229,7 @@ func (m *Manager) register(sealed []byte, who string) (_ *qmp.RegisterResult, er
 	if err := reg.CheckValidity(m.Now()); err != nil {
 		return nil, invalid("the registration's time: %v", err)
 	}
-	policy, err := gate.CheckPolicy(reg.Policy)
+	p, err := gate.CheckPolicy(reg.Policy)
 	if err != nil {
 		return nil, invalid("the registration's policy: %v", err)
 	}
@@ -249,7 +253,7 @@ func (m *Manager) register(sealed []byte, who string) (_ *qmp.RegisterResult, er
 	if err != nil {
 		return nil, err
 	}
-	m.machines[b.VM()] = m.newMachine(b, &reg.Spec, policy)
+	m.machines[b.VM()] = m.newMachine(b, &reg.Spec, p)
 	return registerResult(b.VM(), &reg.Spec, confirmation), nil
 }
 

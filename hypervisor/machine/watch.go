@@ -270,7 +270,7 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 		m.manager.work.Go(func() { m.reap(inst) })
 	}
 	m.follow(inst)
-	return nil
+	return m.recoverPause(inst)
 }
 
 func keeperState(err error) string {

@@ -219,6 +219,7 @@ func (t *Tx) DeleteBond(vm bond.VMID, entries ...Entry) (Head, error) {
 		t.put(bucketUsed, vm[:], old),
 		t.delete(bucketBonds, vm[:]),
 		t.delete(bucketInstances, vm[:]),
+		t.delete(bucketGrants, vm[:]),
 		t.forgetNonces(vm),
 		t.forgetLog(vm),
 		t.put(bucketMeta, keyScrub, nil),

@@ -11,7 +11,7 @@
 // back, or a record removed by someone who can rewrite the file; a state key
 // source with a counter (a TPM) can, and is the place for it.
 //
-// # Format, version 1
+// # Format, version 2
 //
 // One bbolt file, buckets as listed in store.go. The value "format" in bucket
 // "meta" is the version as 4 bytes, big-endian. Every other value is
@@ -19,7 +19,7 @@
 //	nonce (12) ‖ AES-256-GCM ciphertext ‖ tag (16)
 //
 // under HKDF-SHA256(state key, info "uvbond v1 state database"); associated data
-// is version (4) ‖ length of the bucket's name (2) ‖ name ‖ key, and for audit
+// is 1 (4 bytes) ‖ length of the bucket's name (2) ‖ name ‖ key, and for audit
 // records "audit" ‖ VM id ‖ number. Plaintexts are deterministic CBOR maps with
 // small integers as keys, decoded strictly.
 //
@@ -56,6 +56,8 @@ import "encoding/binary"
 // FormatVersion of the database. On-disk format:
 //
 //  1. the first.
-const FormatVersion uint32 = 1
+//  2. bucket "grants": what was used of policies and delegations. Open brings a
+//     database of format 1 to it.
+const FormatVersion uint32 = 2
 
 func formatRecord() []byte { return binary.BigEndian.AppendUint32(nil, FormatVersion) }

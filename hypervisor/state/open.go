@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -211,7 +212,21 @@ func (s *Store) attach() (err error) {
 		return fmt.Errorf("%w: open %s: %w", ErrCorrupt, s.path(fileDB), err)
 	}
 	s.db = db
-	return db.View(s.verify)
+	if err := db.View(s.verify); err != nil {
+		return err
+	}
+	return db.Update(upgrade)
+}
+
+// upgrade brings a verified database to the format of this program.
+func upgrade(tx *bolt.Tx) error {
+	if bytes.Equal(tx.Bucket(bucketMeta).Get(keyFormat), formatRecord()) {
+		return nil
+	}
+	if _, err := tx.CreateBucketIfNotExists(bucketGrants); err != nil {
+		return fmt.Errorf("state: bring the database to format %d: %w", FormatVersion, err)
+	}
+	return tx.Bucket(bucketMeta).Put(keyFormat, formatRecord())
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }

@@ -20,6 +20,10 @@ type sealer struct{ aead cipher.AEAD }
 // sealLabel separates this use of the state key. On-disk format, do not change.
 const sealLabel = "uvbond v1 state database"
 
+// sealVersion is in every record's associated data. On-disk format: a number
+// that is not FormatVersion, which can grow without sealing everything anew.
+const sealVersion uint32 = 1
+
 func newSealer(key *bond.Secret) (*sealer, error) {
 	if key.Len() != KeySize {
 		return nil, fmt.Errorf("%w: it is %d bytes long, not %d", ErrKey, key.Len(), KeySize)
@@ -41,7 +45,7 @@ func newSealer(key *bond.Secret) (*sealer, error) {
 }
 
 func associated(bucket, key []byte) []byte {
-	ad := binary.BigEndian.AppendUint32(nil, FormatVersion)
+	ad := binary.BigEndian.AppendUint32(nil, sealVersion)
 	ad = binary.BigEndian.AppendUint16(ad, uint16(len(bucket)))
 	ad = append(ad, bucket...)
 	return append(ad, key...)

@@ -22,6 +22,7 @@ var (
 	bucketExpiries  = []byte("expiries")  // expiry vm nonce -> nothing
 	bucketAudit     = []byte("audit")     // vm -> bucket: seq -> chain value, record
 	bucketLogs      = []byte("logs")      // vm -> logWire
+	bucketGrants    = []byte("grants")    // vm -> grantsWire; since format 2
 
 	keyFormat   = []byte("format")   // the only value that is not sealed
 	keyIdentity = []byte("identity") // identityWire
@@ -30,7 +31,7 @@ var (
 )
 
 var allBuckets = [][]byte{bucketMeta, bucketBonds, bucketUsed, bucketInstances,
-	bucketNonces, bucketExpiries, bucketAudit, bucketLogs}
+	bucketNonces, bucketExpiries, bucketAudit, bucketLogs, bucketGrants}
 
 type identityWire struct {
 	Key     []byte `cbor:"1,keyasint"`

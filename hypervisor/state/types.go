@@ -26,6 +26,8 @@ var (
 	ErrExpired = errors.New("state: nonce is past its validity")
 	// ErrInstance says that an instance number was not the one that had to come.
 	ErrInstance = errors.New("state: instance number out of order")
+	// ErrRevoked says that the owner took a delegation back.
+	ErrRevoked = errors.New("state: delegation was revoked")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("state: closed")
 )

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,23 +16,15 @@ import (
 // bodies of audit logs are left for when they are read: they can be large, and
 // of each only the last record, which the next one continues, is checked.
 func (s *Store) verify(tx *bolt.Tx) error {
-	for _, name := range allBuckets {
-		if tx.Bucket(name) == nil {
-			return fmt.Errorf("%w: no bucket %s: not this program's file, or damaged", ErrCorrupt, name)
-		}
-	}
-	f := tx.Bucket(bucketMeta).Get(keyFormat)
-	if len(f) != 4 {
-		return fmt.Errorf("%w: no format version", ErrCorrupt)
-	}
-	if v := binary.BigEndian.Uint32(f); v != FormatVersion {
-		return fmt.Errorf("state: database has format %d, this program reads %d: use the version of uvbond-hypervisor that wrote it", v, FormatVersion)
+	buckets, err := bucketsOf(tx)
+	if err != nil {
+		return err
 	}
 	t := &Tx{s: s, tx: tx}
 	if err := s.verifyIdentity(t); err != nil {
 		return err
 	}
-	for _, name := range allBuckets {
+	for _, name := range buckets {
 		if bytes.Equal(name, bucketAudit) {
 			continue
 		}
@@ -40,6 +33,33 @@ func (s *Store) verify(tx *bolt.Tx) error {
 		}
 	}
 	return t.verifyBonds()
+}
+
+// bucketsOf returns the buckets that a database of its format has, once all of
+// them are there.
+func bucketsOf(tx *bolt.Tx) ([][]byte, error) {
+	buckets := allBuckets
+	meta := tx.Bucket(bucketMeta)
+	if meta == nil {
+		return nil, fmt.Errorf("%w: no bucket %s: not this program's file, or damaged", ErrCorrupt, bucketMeta)
+	}
+	f := meta.Get(keyFormat)
+	if len(f) != 4 {
+		return nil, fmt.Errorf("%w: no format version", ErrCorrupt)
+	}
+	switch v := binary.BigEndian.Uint32(f); v {
+	case FormatVersion:
+	case 1:
+		buckets = slices.DeleteFunc(slices.Clone(allBuckets), func(name []byte) bool { return bytes.Equal(name, bucketGrants) })
+	default:
+		return nil, fmt.Errorf("state: database has format %d, this program reads 1 to %d: use the version of uvbond-hypervisor that wrote it", v, FormatVersion)
+	}
+	for _, name := range buckets {
+		if tx.Bucket(name) == nil {
+			return nil, fmt.Errorf("%w: no bucket %s: not this program's file, or damaged", ErrCorrupt, name)
+		}
+	}
+	return buckets, nil
 }
 
 func (s *Store) verifyIdentity(t *Tx) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/fail"
@@ -17,11 +18,13 @@ import (
 )
 
 type createFlags struct {
-	host, memory, firmware, bus, machine, policy string
-	cpus                                         uint32
-	disks, nics                                  []string
-	key                                          keyFlags
-	resume                                       bool
+	host, memory, firmware, bus, machine string
+	policy                               string
+	terms                                termFlags
+	cpus                                 uint32
+	disks, nics                          []string
+	key                                  keyFlags
+	resume                               bool
 }
 
 func (a *app) vmCreate() *cobra.Command {
@@ -53,13 +56,14 @@ commas for one.`,
 	c.Flags().StringVar(&f.bus, "bus", "virtio", "bus of the disks: virtio, ide, sata or nvme")
 	c.Flags().StringVar(&f.machine, "machine", "", "pc or q35 (default: what firmware and bus need)")
 	c.Flags().StringArrayVar(&f.nics, "nic", nil, "network card: model=virtio|e1000[,mac=52:54:00:..] (repeatable)")
-	c.Flags().StringVar(&f.policy, "policy", "status", "what operators may do without a ticket: status,pause,... or none")
+	c.Flags().StringVar(&f.policy, "policy", automata.Observe, "what operators may do without a ticket: observe, maintain, none, or status,pause,...")
+	addTermFlags(c, &f.terms)
 	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up a registration that was interrupted")
 	addKeyFlags(c, &f.key)
 	choice(c, "firmware", "bios", "uefi")
 	choice(c, "bus", "virtio", "ide", "sata", "nvme")
 	choice(c, "machine", "pc", "q35")
-	choice(c, "policy", "status", "status,pause,resume", "none")
+	choice(c, "policy", automata.Observe, automata.Maintain, automata.None, "status,pause,resume")
 	return c
 }
 
@@ -124,7 +128,9 @@ func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
 		}
 		req.NICs = append(req.NICs, n)
 	}
-	req.Policy = words(f.policy)
+	if req.Policy = f.terms.terms(words(f.policy)); f.terms.file != "" && f.policy == automata.Observe {
+		req.Policy.Commands = nil // the default
+	}
 	return req, nil
 }
 

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/client"
-	"github.com/uvbond/uvbond/tenant/fail"
 	"github.com/uvbond/uvbond/tenant/store"
 )
 
@@ -26,6 +23,7 @@ type vmView struct {
 	Spec       store.Spec `json:"spec"`
 	Policy     string     `json:"policy"`
 	Allowed    []string   `json:"operators_may"`
+	Rules      []ruleView `json:"operators_rules,omitempty"`
 	Instance   uint64     `json:"instance,omitempty"`
 	Descriptor bool       `json:"has_descriptor"`
 	State      string     `json:"state,omitempty"` // of the newest verified receipt
@@ -46,27 +44,8 @@ func vmJSON(vm *store.VM) vmView {
 		Name: vm.Name, ID: vm.ID, Host: vm.Host, Phase: vm.Phase, Created: vm.Created, Spec: vm.Spec, Policy: vm.Policy,
 		Instance: vm.Instance, Descriptor: len(vm.Descriptor) > 0, State: vm.State, StateTime: vm.StateTime, AuditSeq: vm.AuditSeq,
 	}
-	v.Allowed = allowed(vm.Policy)
+	v.Allowed, v.Rules = allowed(vm.Policy)
 	return v
-}
-
-// allowed names the automata of a policy.
-func allowed(policy string) []string {
-	if policy == "" {
-		return []string{}
-	}
-	f, err := automaton.Parse("policy", []byte(policy))
-	if err != nil {
-		return []string{"(damaged)"}
-	}
-	return f.Names()
-}
-
-func policyText(policy string) string {
-	if names := allowed(policy); len(names) > 0 {
-		return strings.Join(names, ", ")
-	}
-	return "nothing"
 }
 
 // claims asks every host once for its view of the VMs.
@@ -247,44 +226,5 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 	}
 	for _, n := range v.Spec.NICs {
 		fmt.Fprintf(w, "nic: %s, %s\n", n.Model, n.MAC)
-	}
-}
-
-func (a *app) vmAllow() *cobra.Command {
-	return &cobra.Command{
-		Use: "allow NAME COMMANDS", Short: "Choose what operators may do without a ticket",
-		Long: `Replaces the policy of a VM. COMMANDS is a list such as status,pause or the word none.
-Possible are status, pause, resume, reset, shutdown and poweroff. Reading the
-console, deleting and starting always need your ticket.`,
-		Example: "  uvbond vm allow web1 status,pause\n  uvbond vm allow web1 none",
-		Args:    exactly(2),
-		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			if len(args) == 1 {
-				return []cobra.Completion{"status", "status,pause,resume", "none"}, cobra.ShellCompDirectiveNoFileComp
-			}
-			return a.vmNames()(c, args, word)
-		},
-		RunE: func(c *cobra.Command, args []string) error {
-			list := words(args[1])
-			if len(list) == 0 {
-				return fail.New(fail.Usage, "to allow nothing, write: uvbond vm allow "+args[0]+" none", "the list is empty")
-			}
-			o, err := a.owner()
-			if err != nil {
-				return err
-			}
-			res, text, err := o.Allow(c.Context(), args[0], list)
-			if err != nil {
-				return a.finish(res, err)
-			}
-			r := receiptJSON(res.Receipt)
-			view := map[string]any{"vm": args[0], "verified": true, "operators_may": allowed(text), "policy": text, "receipt": r}
-			return a.print(view, func(w io.Writer) {
-				fmt.Fprintf(w, "operators of %s may now do: %s (verified: receipt %s)\n", args[0], policyText(text), r.Nonce[:12])
-				if text != "" {
-					fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(text))
-				}
-			})
-		},
 	}
 }
