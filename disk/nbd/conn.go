@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/poll"
 )
 
 // conn is one client. In transmission one goroutine does all of its work, in
@@ -40,6 +41,7 @@ type conn struct {
 	feed  *job // being taken from the client
 	big   bool // a read is under way whose reply is not in the arena
 	done  []*disk.Request
+	poll  poll.Poller
 	ended bool  // nothing more will be read
 	err   error // why, if it was not the client's wish
 
@@ -67,6 +69,7 @@ func (c *conn) begin() (err error) {
 		return err
 	}
 	c.in.init(c.arena)
+	c.poll.Most = pollTime
 	early := c.br.Buffered()
 	b, _ := c.br.Peek(early) // what the client sent after its last option
 	c.in.put(b)
@@ -134,7 +137,12 @@ func (c *conn) next() error {
 	receive := !c.ended && c.wants()
 	if receive {
 		idle := c.queue.Pending() == 0 && c.out.empty()
-		if got, err := c.receive(idle); err != nil || got {
+		var got bool
+		var err error
+		if idle && c.poll.Look(func() bool { got, err = c.receive(false); return got || err != nil }) {
+			return err
+		}
+		if got, err = c.receive(idle); got || err != nil {
 			return err
 		}
 	}

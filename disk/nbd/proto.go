@@ -103,5 +103,8 @@ const (
 	sendBuffer  = 1 << 20  // asked of the kernel, which may give less: fewer waits in a long reply
 	zeroStep    = 8 << 20  // a long write-zeroes or trim is done in such steps
 
+	// pollTime is how long the next request is looked for before sleeping: about what
+	// waking up costs, and a client needs to send the next one.
+	pollTime     = 20 * time.Microsecond
 	defaultDrain = 5 * time.Second
 )
