@@ -11,7 +11,7 @@ export GOFLAGS ?= -buildvcs=false
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the three programs into bin/
@@ -67,7 +67,12 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	hack/fuzz.sh $(or $(FUZZTIME),30s)
 
 .PHONY: bench
-bench: ## Go benchmarks
+bench: deps build ## measure the data path against its peers, into docs/benchmarks.md
+	@$(GO) build -trimpath -o bin/bench ./test/bench
+	@bin/bench -o docs/benchmarks.md $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## Go benchmarks of single packages
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
 .PHONY: install

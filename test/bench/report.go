@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// sample is what one measurement gave.
+type sample map[string]float64
+
+// report collects the samples of a suite.
+type report struct {
+	title    string
+	intro    string // what was measured, and the commands
+	metrics  []metric
+	promises []promise
+	tests    []string // in their order
+	peers    []string // ours first
+	samples  map[string]map[string][]sample
+}
+
+// metric is a column.
+type metric struct {
+	key, title, format string
+	scale              float64
+}
+
+// promise is a ratio that was promised.
+type promise struct {
+	test, metric string
+	peer         string
+	test2        string  // of the peer; empty: the same
+	self         string  // of us; empty: the first peer
+	least        float64 // ours over the peer's; for a metric where less is better, at most 1/least
+	less         bool    // less is better
+}
+
+func (r *report) add(test, peer string, s sample) {
+	if r.samples == nil {
+		r.samples = map[string]map[string][]sample{}
+	}
+	if r.samples[test] == nil {
+		r.samples[test] = map[string][]sample{}
+		r.tests = append(r.tests, test)
+	}
+	if !slices.Contains(r.peers, peer) {
+		r.peers = append(r.peers, peer)
+	}
+	r.samples[test][peer] = append(r.samples[test][peer], s)
+}
+
+// spread returns median, lowest and highest.
+func (r *report) spread(test, peer, metric string) (median, low, high float64, ok bool) {
+	var v []float64
+	for _, s := range r.samples[test][peer] {
+		if x, has := s[metric]; has {
+			v = append(v, x)
+		}
+	}
+	if len(v) == 0 {
+		return 0, 0, 0, false
+	}
+	slices.Sort(v)
+	return v[len(v)/2], v[0], v[len(v)-1], true
+}
+
+func (r *report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "## %s\n\n%s\n\n", r.title, r.intro)
+	b.WriteString("| | |")
+	for _, m := range r.metrics {
+		fmt.Fprintf(&b, " %s |", m.title)
+	}
+	b.WriteString("\n|---|---|" + strings.Repeat("---:|", len(r.metrics)) + "\n")
+	for _, t := range r.tests {
+		for _, p := range r.peers {
+			if len(r.samples[t][p]) == 0 {
+				continue
+			}
+			fmt.Fprintf(&b, "| %s | %s |", t, p)
+			for _, m := range r.metrics {
+				median, low, high, ok := r.spread(t, p, m.key)
+				if !ok {
+					b.WriteString(" |")
+					continue
+				}
+				f := func(v float64) string { return fmt.Sprintf(m.format, v*m.scale) }
+				fmt.Fprintf(&b, " %s (%s–%s) |", f(median), f(low), f(high))
+			}
+			b.WriteString("\n")
+		}
+	}
+	if len(r.promises) > 0 {
+		b.WriteString("\n| promised | measured | |\n|---|---:|---|\n")
+	}
+	for _, p := range r.promises {
+		b.WriteString(r.judge(p))
+	}
+	return b.String()
+}
+
+func (r *report) judge(p promise) string {
+	self, test2 := p.self, p.test2
+	if self == "" {
+		self = r.peers[0]
+	}
+	if test2 == "" {
+		test2 = p.test
+	}
+	ours, _, _, ok1 := r.spread(p.test, self, p.metric)
+	theirs, _, _, ok2 := r.spread(test2, p.peer, p.metric)
+	what := fmt.Sprintf("%s, %s", p.test, p.metric)
+	if test2 != p.test {
+		what += " against " + test2
+	}
+	want := fmt.Sprintf("at least %.2f ×", p.least)
+	if p.less {
+		want = fmt.Sprintf("at most %.2f ×", 1/p.least)
+	}
+	if !ok1 || !ok2 || theirs == 0 {
+		return fmt.Sprintf("| %s: %s %s | not measured | |\n", what, want, p.peer)
+	}
+	ratio, verdict := ours/theirs, "**missed**"
+	if (!p.less && ratio >= p.least) || (p.less && ratio <= 1/p.least) {
+		verdict = "kept"
+	}
+	return fmt.Sprintf("| %s: %s %s | %.2f × | %s |\n", what, want, p.peer, ratio, verdict)
+}
+
+// marker stands between what people write and what is measured.
+const marker = "<!-- Below this line the file is written by `make bench`. -->\n"
+
+func write(o *options, reports []*report, took time.Duration) error {
+	old, err := os.ReadFile(o.output)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	head, _, _ := bytes.Cut(old, []byte(marker))
+	var b bytes.Buffer
+	b.Write(head)
+	b.WriteString(marker + "\n")
+	fmt.Fprintf(&b, "Measured on %s with `%s`, in %v: %s. Medians of %d rounds, lowest and highest in brackets.\n\n",
+		time.Now().UTC().Format("2 January 2006"), "make bench", took.Round(time.Second), machine(), o.rounds)
+	for _, r := range reports {
+		b.WriteString(r.String() + "\n")
+	}
+	return os.WriteFile(o.output, b.Bytes(), 0o644)
+}
+
+// machine says what this runs on.
+func machine() string {
+	model := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		fields := map[string]string{}
+		for line := range strings.Lines(string(b)) {
+			k, v, _ := strings.Cut(line, ":")
+			fields[strings.TrimSpace(k)] = strings.TrimSpace(v)
+		}
+		model = fmt.Sprintf("%s (family %s, model %s)", fields["model name"], fields["cpu family"], fields["model"])
+	}
+	release := ""
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		release, _, _ = strings.Cut(strings.TrimSpace(string(b)), "-")
+	}
+	return fmt.Sprintf("%d cores of %s, Linux %s, %s", runtime.NumCPU(), model, release, runtime.Version())
+}

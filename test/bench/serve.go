@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/nbd"
+)
+
+// servers are what this program does instead of measuring: FILE SOCKET.
+var servers = map[string]func([]string) error{
+	"serve-nbd": serveNBD,
+}
+
+// open makes the enciphered device on a file, as the keeper does.
+func open(path string) (*disk.Device, error) {
+	debug.SetGCPercent(50)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	b, err := disk.FileBackend(f)
+	if err != nil {
+		return nil, err
+	}
+	key := make([]byte, 64)
+	for i := range key {
+		key[i] = byte(i)
+	}
+	return disk.NewDevice(b, disk.Params{Key: key, SectorSize: 4096, Length: uint64(b.Size()), Discard: true})
+}
+
+func serveNBD(args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: bench serve-nbd FILE SOCKET")
+	}
+	d, err := open(args[0])
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	l, err := net.Listen("unix", args[1])
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return (&nbd.Server{Exports: []nbd.Export{{Device: d}}}).Serve(ctx, l)
+}
