@@ -8,6 +8,7 @@ import (
 	"embed"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/uvbond/uvbond/automaton"
@@ -33,6 +34,7 @@ var native = []struct {
 	{"log", false},
 	{"audit", false},
 	{"allow", false},
+	{"grow", false},
 	{"delete", false},
 }
 
@@ -109,6 +111,28 @@ func Native(command string) (string, error) {
 	text, err := texts.ReadFile("native/" + command + ".uva")
 	return string(text), err
 }
+
+// Grow returns the text that a ticket for growing one disk holds: what Native says
+// of grow, narrowed to this disk and this size in bytes.
+func Grow(disk string, size uint64) (string, error) {
+	text, err := Native("grow")
+	if err != nil {
+		return "", err
+	}
+	for from, to := range map[string]string{growDisk: strconv.Quote(disk), growSize: strconv.FormatUint(size, 10)} {
+		if strings.Count(text, from) != 1 {
+			return "", fmt.Errorf("grow.uva has not exactly one %q", from)
+		}
+		text = strings.Replace(text, from, to, 1)
+	}
+	return text, nil
+}
+
+// growDisk and growSize are what grow.uva accepts of any disk and any size.
+const (
+	growDisk = `regexp "[a-z][a-z0-9-]{0,15}"`
+	growSize = "512B.."
+)
 
 // Policy returns the text of a policy that allows operators these management
 // commands, or ready-made sets, without a ticket. No names give the empty policy,

@@ -107,6 +107,12 @@ var sequences = map[string]struct{ accepted, refused [][]string }{
 		accepted: [][]string{{"uvbond-set-policy"}},
 		refused:  [][]string{{`uvbond-set-policy {"policy":"x"}`}, {"uvbond-set-policy", "uvbond-set-policy"}, {"uvbond-delete"}},
 	},
+	"grow": {
+		accepted: [][]string{{`uvbond-grow {"disk":"root","size":1073741824}`}, {query, `uvbond-grow {"disk":"data-1","size":512}`, query}},
+		refused: [][]string{{`uvbond-grow`}, {`uvbond-grow {"disk":"root"}`}, {`uvbond-grow {"disk":"../x","size":4096}`}, {`uvbond-grow {"disk":"root","size":"4096"}`},
+			{`uvbond-grow {"disk":"root","size":511}`}, {`uvbond-grow {"disk":"root","size":4096,"shrink":true}`},
+			{`uvbond-grow {"disk":"root","size":4096}`, `uvbond-grow {"disk":"root","size":8192}`}, {"stop"}, {"uvbond-delete"}},
+	},
 	"delete": {
 		accepted: [][]string{{"uvbond-delete"}},
 		refused:  [][]string{{`uvbond-delete {"vm":"x"}`}, {"uvbond-delete", "uvbond-delete"}, {"uvbond-set-policy"}, {"quit"}},
@@ -253,5 +259,30 @@ func TestPolicyRefuses(t *testing.T) {
 	}
 	if _, err := Describe("automaton x = "); err == nil {
 		t.Error("a broken policy was described")
+	}
+}
+
+// TestGrow: the text of a ticket accepts one disk and one size.
+func TestGrow(t *testing.T) {
+	text, err := Grow("root", 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := automaton.Parse("ticket", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.Compile("grow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for call, want := range map[string]bool{
+		`uvbond-grow {"disk":"root","size":1073741824}`: true, `uvbond-grow {"disk":"root","size":1073741825}`: false,
+		`uvbond-grow {"disk":"data","size":1073741824}`: false, `uvbond-grow {"disk":"root","size":1073741824,"x":1}`: false,
+	} {
+		name, args := decode(t, call)
+		if err := m.Start().Step(name, args); (err == nil) != want {
+			t.Errorf("%s: %v", call, err)
+		}
 	}
 }

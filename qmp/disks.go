@@ -125,3 +125,23 @@ func (k *KindStats) Quantile(q float64) time.Duration {
 func (k *KindStats) Mean() time.Duration {
 	return time.Duration(k.Nanoseconds / max(1, k.Count))
 }
+
+// GrowArgs are the arguments of uvbond-grow. The descriptor of the disk's
+// ciphertext, which has grown already, travels beside the request.
+type GrowArgs struct {
+	Disk string `json:"disk"`
+	Size uint64 `json:"size"` // bytes, as the guest will see it
+}
+
+// GrowResult answers uvbond-grow.
+type GrowResult struct {
+	Old   uint64 `json:"old"` // bytes
+	New   uint64 `json:"new"` // bytes
+	Guest string `json:"guest"`
+}
+
+// Values of GrowResult.Guest.
+const (
+	GuestTold      = "told"       // the running guest was told of the new size
+	GuestNextStart = "next-start" // the guest learns it at the VM's next start
+)

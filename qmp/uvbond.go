@@ -14,6 +14,7 @@ const (
 	CmdReadConsole = "uvbond-read-console"
 	CmdReadAudit   = "uvbond-read-audit"
 	CmdSetPolicy   = "uvbond-set-policy"
+	CmdGrow        = "uvbond-grow"
 	CmdDelete      = "uvbond-delete"
 )
 

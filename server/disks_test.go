@@ -2,15 +2,19 @@ package server_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/server"
+	"github.com/uvbond/uvbond/server/config"
 	"github.com/uvbond/uvbond/server/gatetest"
 )
 
@@ -99,4 +103,56 @@ func TestDiskMetrics(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestGrow: the image grows before the gate is asked, within quota and disk, and
+// never shrinks; the gate gets the file and the size.
+func TestGrow(t *testing.T) {
+	r := start(t, func(c *config.Config) { c.Limits.Quota = 10 << 20 })
+	tok := r.token("alice")
+	vm, image := r.register(tok, 1)
+	path := filepath.Join(r.cfg.ImageDir(), image)
+	grow := func(disk string, size, stored uint64) answer {
+		c := command(vm, "grow")
+		c["params"] = map[string]any{"disk": disk, "size": size, "stored": stored}
+		return r.do(tok, "POST", "/v1/vms/"+vm+"/commands", c)
+	}
+	length := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	r.want(grow("data", 8192, 9000), 422, "Invalid")
+	r.want(grow("root", 8192, 4096), 422, "Invalid")
+	r.want(grow("root", 1, 1), 422, "Invalid") // shorter than it is
+	r.want(grow("root", 1<<60, 1<<60), 422, "Invalid")
+	r.want(grow("root", 11<<20, 11<<20), 413, "Quota")
+	if length() != 4097 {
+		t.Fatalf("a refused growth left %d bytes", length())
+	}
+	var got []byte
+	var size int64
+	r.gate.Handle(qmp.CmdGrow, func(c *gatetest.Call) (any, error) {
+		info, err := c.Files[0].Stat()
+		if err != nil {
+			return nil, err
+		}
+		got, size = fmt.Appendf(got, "%v %v;", c.Arguments["disk"], c.Arguments["size"]), info.Size()
+		return qmp.GrowResult{Old: 4096, New: 1 << 20, Guest: qmp.GuestTold}, nil
+	})
+	for range 2 { // asked again after a lost answer
+		if a := r.want(grow("root", 1<<20, 1<<20+1), 200, ""); a.text("outcome") != "done" {
+			t.Fatal(a.raw)
+		}
+	}
+	if string(got) != "root 1048576;root 1048576;" || size != 1<<20+1 || length() != 1<<20+1 {
+		t.Errorf("the gate got %q and a file of %d bytes; the image has %d", got, size, length())
+	}
+	if a := r.want(r.do(tok, "GET", "/v1/images/"+image, nil), 200, ""); a.body["size"] != float64(1<<20+1) || a.text("state") != "ready" {
+		t.Error(a.raw)
+	}
+	r.want(grow("root", 1<<19, 1<<19), 422, "Invalid")
+	r.want(r.do(r.token("bob"), "POST", "/v1/vms/"+vm+"/commands", command(vm, "grow")), 404, "NotFound")
 }

@@ -311,7 +311,7 @@ func showSpec(s *bond.Spec, src []DiskSource, images []client.ImageDisk) store.S
 		if abs, err := filepath.Abs(path); err == nil {
 			path = abs
 		}
-		out.Disks = append(out.Disks, store.Disk{Name: d.Name, Bus: d.Bus, ReadOnly: d.ReadOnly, Discard: d.Discard, UUID: d.UUID, File: path, Image: images[i].Image})
+		out.Disks = append(out.Disks, store.Disk{Name: d.Name, Bus: d.Bus, ReadOnly: d.ReadOnly, Discard: d.Discard, UUID: d.UUID, File: path, Image: images[i].Image, Length: d.Length, Offset: d.DataOffset})
 	}
 	for _, n := range s.NICs {
 		out.NICs = append(out.NICs, store.NIC{Model: n.Model, MAC: net.HardwareAddr(n.MAC[:]).String()})

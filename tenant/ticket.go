@@ -32,6 +32,7 @@ const (
 	Log      = "log"
 	Audit    = "audit"
 	Allow    = "allow"
+	Grow     = "grow"
 	Delete   = "delete"
 )
 
@@ -59,8 +60,13 @@ func (o *Owner) sealTicket(b *bond.Bond, command string, descriptor []byte, poli
 	if err != nil {
 		return nil, fail.Wrap(err, fail.Other, "this is a fault of this build of uvbond", "no automaton for %q", command)
 	}
+	return o.sealText(b, command, text, descriptor, policy)
+}
+
+// sealText writes a ticket with an automaton of its own.
+func (o *Owner) sealText(b *bond.Bond, command, text string, descriptor []byte, policy *string) (s *sealed, err error) {
 	now := o.Now()
-	s := &sealed{
+	s = &sealed{
 		command:   command,
 		nonce:     bond.NewNonce(),
 		notBefore: now.Add(-ticketBefore).Unix(),

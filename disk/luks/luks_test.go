@@ -337,7 +337,7 @@ func TestCheck(t *testing.T) {
 		"key-size":    func(e *Expectation) { e.KeyBytes = 32 },
 		"sector-size": func(e *Expectation) { e.SectorSize = 512 },
 		"data-offset": func(e *Expectation) { e.DataOffset += 4096 },
-		"length":      func(e *Expectation) { e.Length -= 4096 },
+		"length":      func(e *Expectation) { e.Length += 4096 },
 		"iv-tweak":    func(e *Expectation) { e.IVTweak = 8 },
 		"digest":      func(e *Expectation) { e.Digest.Value = bytes.Clone(e.Digest.Value); e.Digest.Value[31] ^= 1 },
 	} {
@@ -348,7 +348,19 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
+	// A disk that grew is the registered one, unless its header says how long it is.
 	e := expectation(h)
+	e.Length -= 4096
+	if err := Check(h, e); err != nil {
+		t.Errorf("a longer disk: %v", err)
+	}
+	fixed := *h
+	fixed.Segment.Dynamic = false
+	var m *MismatchError
+	if err := Check(&fixed, e); !errors.As(err, &m) || m.Field != "length" {
+		t.Errorf("a longer disk of a fixed length: %v", err)
+	}
+	e = expectation(h)
 	e.Digest.Salt = nil
 	if Check(h, e) == nil {
 		t.Error("another salt passes")

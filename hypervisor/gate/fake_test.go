@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -150,6 +151,15 @@ func (v *fakeVM) SetPolicy(text string) error {
 	defer v.mu.Unlock()
 	v.policy = m
 	return nil
+}
+func (v *fakeVM) Grow(_ context.Context, g Grow) (*qmp.GrowResult, error) {
+	if g.File != nil {
+		g.File.Close()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.executed = append(v.executed, fmt.Sprintf("grow %s to %d, file %t", g.Disk, g.Size, g.File != nil))
+	return &qmp.GrowResult{Old: 1 << 20, New: g.Size, Guest: qmp.GuestTold}, nil
 }
 func (v *fakeVM) Delete(e state.Entry) (uint64, [32]byte, error) {
 	v.mu.Lock()

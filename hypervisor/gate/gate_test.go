@@ -710,3 +710,45 @@ func TestLimitsAndStatistics(t *testing.T) {
 		t.Errorf("unknown VM: %q", got)
 	}
 }
+
+// TestGrow: the size is the ticket's to say, and the receipt has both sizes.
+func TestGrow(t *testing.T) {
+	f := newFixture(t)
+	text, err := automata.Grow("root", 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exact := func(k *bond.Ticket) { k.Command, k.Automaton, k.Descriptor = "grow", text, nil }
+	for name, args := range map[string]qmp.GrowArgs{"other size": {Disk: "root", Size: 2 << 30}, "other disk": {Disk: "data", Size: 1 << 30}} {
+		c := f.dial()
+		sealed, _ := f.ticket(f.a, "grow", exact)
+		if err := open(t, c, f.a, sealed); err != nil {
+			t.Fatal(err)
+		}
+		if got := class(t, run(t, c, qmp.CmdGrow, args)); got != qmp.ClassRefused {
+			t.Errorf("%s: %q", name, got)
+		}
+		c.Close()
+	}
+	c := f.dial()
+	sealed, ticket := f.ticket(f.a, "grow", exact)
+	if err := open(t, c, f.a, sealed); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var r qmp.GrowResult
+	if err := c.Execute(t.Context(), qmp.CmdGrow, qmp.GrowArgs{Disk: "root", Size: 1 << 30}, &r, file); err != nil || r.Old != 1<<20 || r.New != 1<<30 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	receipt := f.receipt(f.a, closeSession(t, c).Receipt, ticket)
+	if receipt.Verdict != bond.VerdictDone || len(receipt.Calls) != 1 || receipt.Calls[0].Detail != "from 1048576 to 1073741824 bytes; the guest: told" {
+		t.Errorf("%+v", receipt)
+	}
+	if ran := f.a.ran(); !slices.Equal(ran, []string{"grow root to 1073741824, file true"}) {
+		t.Errorf("%q", ran)
+	}
+}

@@ -36,6 +36,21 @@ func launchFiles(args any, files *[]*os.File) (any, *qmp.Error) {
 	return Launch{Disks: disks, Taps: taps, Expect: a.Expect}, nil
 }
 
+// growFile takes the one descriptor that may come with uvbond-grow.
+func growFile(args any, files *[]*os.File) (any, *qmp.Error) {
+	a := args.(qmp.GrowArgs)
+	g := Grow{Disk: a.Disk, Size: a.Size}
+	switch len(*files) {
+	case 0:
+	case 1:
+		g.File = (*files)[0]
+	default:
+		return nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: %d descriptors came with the message, at most one can be the disk's", len(*files))}
+	}
+	*files = nil
+	return g, nil
+}
+
 // pickFiles gives the descriptors of a line their names. Each must be named
 // exactly once, so that none is left over.
 func pickFiles(disks []qmp.DiskFile, taps []int, files []*os.File) (map[string]*os.File, []*os.File, *qmp.Error) {

@@ -91,8 +91,16 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 		s.begun = s.begun || e.changes && !withoutEffect(err)
 		return nil, s.fault(req, s.gate.public(req.Execute, err))
 	}
-	s.note(req, bond.CallOK, "", ret)
+	s.note(req, bond.CallOK, detail(ret), ret)
 	return ret, nil
+}
+
+// detail is what a receipt says of an answer beside its hash.
+func detail(ret any) string {
+	if g, ok := ret.(qmp.GrowResult); ok {
+		return fmt.Sprintf("from %d to %d bytes; the guest: %s", g.Old, g.New, g.Guest)
+	}
+	return ""
 }
 
 // withoutEffect tells errors that say that a hypercall was not carried out from
@@ -131,6 +139,12 @@ func (s *session) execute(ctx context.Context, command string, p permit, args an
 			return nil, err
 		}
 		return nil, nil
+	case qmp.CmdGrow:
+		r, err := s.vm.Grow(ctx, args.(Grow))
+		if err != nil {
+			return nil, err
+		}
+		return *r, nil
 	case qmp.CmdDelete:
 		if s.vm.Current().Live {
 			return nil, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; shut it down or power it off first"}

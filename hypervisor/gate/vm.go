@@ -51,6 +51,13 @@ type Pause struct {
 	Most time.Duration
 }
 
+// Grow says how long a disk is to be.
+type Grow struct {
+	Disk string
+	Size uint64   // bytes, as the guest sees it
+	File *os.File // the ciphertext; nil: none came
+}
+
 // VM is one bonded VM as the gate sees it. All methods are safe for concurrent use.
 type VM interface {
 	ID() bond.VMID
@@ -102,6 +109,9 @@ type VM interface {
 	ReadConsole(offset uint64) (*bond.ConsoleChunk, error)
 	ReadAudit(from uint64) (*bond.AuditChunk, error)
 	SetPolicy(text string) error
+	// Grow makes a disk longer, also of a VM that does not run. It takes over
+	// the file, also when it fails.
+	Grow(ctx context.Context, g Grow) (*qmp.GrowResult, error)
 	// Delete ends the bond, with e as the last record of its audit log, and
 	// returns the log's end. The VM must have no instance. Bond stays usable
 	// for the receipt; the gate wipes it.

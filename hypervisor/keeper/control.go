@@ -129,11 +129,8 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 			break
 		}
 		k.peers.allow(q.PID)
-	case cmdLimit:
-		var d *served
-		if d, err = k.disk(q.Disk); err == nil {
-			err = d.dev.SetLimits(q.Limits)
-		}
+	case cmdLimit, cmdGrow, cmdAnnounce:
+		err = k.change(&q)
 	default:
 		err = fmt.Errorf("unknown command %.32q", q.Command)
 	}
@@ -142,6 +139,23 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 		answer = nil
 	}
 	return stopped, errors.Join(err, send(c, &r, answer...))
+}
+
+// change carries out the commands that are about one disk.
+func (k *keeper) change(q *request) error {
+	d, err := k.disk(q.Disk)
+	if err != nil {
+		return err
+	}
+	switch q.Command {
+	case cmdLimit:
+		return d.dev.SetLimits(q.Limits)
+	case cmdGrow:
+		return d.dev.Grow(q.Length)
+	default:
+		d.server.Disconnect() // QEMU connects again and learns the size
+		return nil
+	}
 }
 
 func (k *keeper) stats() *Stats {

@@ -46,6 +46,8 @@ const (
 	cmdFiles     = "files"      // answered with descriptors: see response.Disks
 	cmdAllowPeer = "allow-peer" // PID; 0 means every process of QEMU's uid
 	cmdLimit     = "limit"      // Disk, Limits
+	cmdGrow      = "grow"       // Disk, Length
+	cmdAnnounce  = "announce"   // Disk: its front end is told of the size
 	cmdStop      = "stop"       // answered when everything is on stable storage
 )
 
@@ -54,6 +56,7 @@ type request struct {
 	Disk    string      `cbor:"2,keyasint,omitempty"`
 	PID     int32       `cbor:"3,keyasint,omitempty"`
 	Limits  disk.Limits `cbor:"4,keyasint,omitempty"`
+	Length  uint64      `cbor:"5,keyasint,omitempty"` // bytes
 }
 
 // response answers a request.  To cmdFiles it comes with the descriptors of every

@@ -160,6 +160,20 @@ func (p *Process) SetLimits(ctx context.Context, name string, l disk.Limits) err
 	return err
 }
 
+// Grow makes a disk longer; its ciphertext has grown before. Nobody is told: see
+// Announce.
+func (p *Process) Grow(ctx context.Context, name string, length uint64) error {
+	_, _, err := p.call(ctx, &request{Command: cmdGrow, Disk: name, Length: length})
+	return err
+}
+
+// Announce makes QEMU look at a disk's size again: with NBD when its next
+// request makes it connect again.
+func (p *Process) Announce(ctx context.Context, name string) error {
+	_, _, err := p.call(ctx, &request{Command: cmdAnnounce, Disk: name})
+	return err
+}
+
 // Stats asks for the counters.
 func (p *Process) Stats(ctx context.Context) (Stats, error) {
 	r, _, err := p.call(ctx, &request{Command: cmdStats})

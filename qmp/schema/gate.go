@@ -17,6 +17,7 @@ var gateCommands = []*Command{
 	{qmp.CmdReadConsole, Of[qmp.ReadConsoleArgs](), Of[qmp.ChunkResult]()},
 	{qmp.CmdReadAudit, Of[qmp.ReadAuditArgs](), Of[qmp.ChunkResult]()},
 	{qmp.CmdSetPolicy, Nothing(), Nothing()},
+	{qmp.CmdGrow, Of[qmp.GrowArgs](), Of[qmp.GrowResult]()},
 	{qmp.CmdDelete, Nothing(), Nothing()},
 }
 

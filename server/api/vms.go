@@ -67,11 +67,14 @@ type VMList struct {
 type Params struct {
 	Offset uint64 `json:"offset,omitempty" doc:"log: first byte wanted."`
 	From   uint64 `json:"from,omitempty" doc:"audit: first record wanted."`
+	Disk   string `json:"disk,omitempty" maxLength:"16" doc:"grow: the disk's name."`
+	Size   uint64 `json:"size,omitempty" doc:"grow: bytes of the disk, as the guest will see it; the ticket says the same."`
+	Stored uint64 `json:"stored,omitempty" doc:"grow: bytes that its image needs for that."`
 }
 
 // NewCommand is one management command.
 type NewCommand struct {
-	Command string  `json:"command" enum:"start,status,pause,resume,reset,shutdown,poweroff,log,audit,allow,delete"`
+	Command string  `json:"command" enum:"start,status,pause,resume,reset,shutdown,poweroff,log,audit,allow,grow,delete"`
 	Ticket  []byte  `json:"ticket" doc:"Sealed for the hypervisor, at most 128 KiB."`
 	Params  *Params `json:"params,omitempty"`
 }
@@ -144,7 +147,7 @@ func (s *Server) vmRoutes() {
 			}
 			return &body[VM]{vmOf(v)}, nil
 		})
-	command := s.operation(http.MethodPost, "/v1/vms/{id}/commands", "command-vm", "Run a management command under a ticket", base64Room(vms.MaxTicket), 404, 409, 413, 502)
+	command := s.operation(http.MethodPost, "/v1/vms/{id}/commands", "command-vm", "Run a management command under a ticket", base64Room(vms.MaxTicket), 404, 409, 413, 502, 507)
 	command.Description = "Answers 200 for whatever the gate answered, a refusal too; errors mean that nothing was asked of the VM."
 	huma.Register(s.api, command, s.command)
 }
@@ -161,13 +164,14 @@ func (s *Server) command(ctx context.Context, in *commandInput) (*body[CommandRe
 	wait, cancel := context.WithTimeout(ctx, t.Command.D())
 	defer cancel()
 	defer context.AfterFunc(s.opts.Stopping, cancel)()
-	from := uint64(0)
+	var params vms.Params
 	if p := in.Body.Params; p != nil {
-		if from = p.Offset; in.Body.Command == "audit" {
-			from = p.From
+		params = vms.Params{From: p.Offset, Disk: p.Disk, Size: p.Size, Stored: p.Stored}
+		if in.Body.Command == "audit" {
+			params.From = p.From
 		}
 	}
-	r, err := s.opts.VMs.Command(wait, tenantOf(ctx), in.ID, in.Body.Command, in.Body.Ticket, from)
+	r, err := s.opts.VMs.Command(wait, tenantOf(ctx), in.ID, in.Body.Command, in.Body.Ticket, params)
 	if err != nil {
 		return nil, fail(ctx, err)
 	}

@@ -175,3 +175,25 @@ func (s *Store) RemoveImage(ctx context.Context, id string) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM images WHERE id = ? AND state = 'deleting'`, id)
 	return classify(err)
 }
+
+// GrowImage gives a tenant's image that is ready a larger size, within the
+// tenant's quota; *QuotaError when it is not. A size that is not larger changes
+// nothing.
+func (s *Store) GrowImage(ctx context.Context, tenant int64, id string, size int64) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		img, err := scanImage(tx.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images i WHERE id = ? AND tenant = ? AND state = 'ready'`, id, tenant))
+		if err != nil || size <= img.Size {
+			return err
+		}
+		var bytes, quota int64
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(CASE state WHEN 'failed' THEN 0 ELSE size END), 0),
+			(SELECT quota_bytes FROM tenants WHERE id = ?1) FROM images WHERE tenant = ?1`, tenant).Scan(&bytes, &quota); err != nil {
+			return err
+		}
+		if wanted := size - img.Size; wanted > quota-bytes {
+			return &QuotaError{What: "bytes", Used: bytes, Wanted: wanted, Limit: quota}
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE images SET size = ?, position = ?, updated = ? WHERE id = ?`, size, size, s.now().Unix(), id)
+		return err
+	})
+}

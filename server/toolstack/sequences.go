@@ -26,6 +26,7 @@ var sequences = map[string]func(*session) error{
 	"log":      func(s *session) error { return read(s, qmp.CmdReadConsole, qmp.ReadConsoleArgs{Offset: s.cmd.From}) },
 	"audit":    func(s *session) error { return read(s, qmp.CmdReadAudit, qmp.ReadAuditArgs{From: s.cmd.From}) },
 	"allow":    func(s *session) error { return s.call(callTimeout, qmp.CmdSetPolicy, nil, nil) },
+	"grow":     grow,
 	"delete":   func(s *session) error { return s.call(callTimeout, qmp.CmdDelete, nil, nil) },
 }
 
@@ -112,6 +113,15 @@ func start(s *session) error {
 		return err
 	}
 	return settle(s, true)
+}
+
+// grow tells the hypervisor that a disk's ciphertext has grown; its file has.
+func grow(s *session) error {
+	if len(s.cmd.Disks) != 1 {
+		return &failure{"one disk can grow at a time"}
+	}
+	d := s.cmd.Disks[0]
+	return s.call(callTimeout, qmp.CmdGrow, qmp.GrowArgs{Disk: d.Name, Size: s.cmd.Size}, nil, d.File)
 }
 
 func read(s *session, command string, args any) error {

@@ -33,9 +33,11 @@ type Command struct {
 	Name   string
 	Ticket []byte // sealed; none: the owner's policy must allow the command
 	From   uint64 // log: byte offset; audit: sequence number
+	Size   uint64 // grow: bytes, as the guest will see the one disk of Disks
 
-	// For start only. The files stay the caller's.
-	Disks  []File
+	// For start and grow. The files stay the caller's.
+	Disks []File
+	// For start only.
 	Taps   []*os.File
 	Expect *qmp.LaunchExpect
 }

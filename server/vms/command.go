@@ -9,14 +9,24 @@ import (
 	"slices"
 
 	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/server/images"
 	"github.com/uvbond/uvbond/server/problem"
 	"github.com/uvbond/uvbond/server/store"
 	"github.com/uvbond/uvbond/server/toolstack"
 )
 
+// Params are what a management command needs beside its ticket. Nothing that
+// counts is decided by them: the ticket says the same, sealed.
+type Params struct {
+	From   uint64 // log: byte offset; audit: sequence number
+	Disk   string // grow: the disk's name
+	Size   uint64 // grow: bytes, as the guest will see it
+	Stored uint64 // grow: bytes that the ciphertext file needs for it
+}
+
 // Command relays one management command of a VM's owner. An error means that
 // nothing was asked of the VM.
-func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command string, ticket []byte, from uint64) (*toolstack.Result, error) {
+func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command string, ticket []byte, p Params) (*toolstack.Result, error) {
 	v, err := s.find(ctx, t, id)
 	if err != nil {
 		return nil, err
@@ -30,7 +40,17 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 	if v.Phase == store.PhaseRegistering {
 		return nil, problem.New(http.StatusConflict, problem.ClassBusy, "VM %s is being registered just now", id)
 	}
-	r, err := s.run(ctx, v, &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: from})
+	cmd := &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: p.From, Size: p.Size}
+	if command == "grow" {
+		if err := s.growImage(ctx, t, v, p); err != nil {
+			return nil, err
+		}
+		if cmd.Disks, err = s.open(v, []string{p.Disk}); err != nil {
+			return nil, problem.Internal(err)
+		}
+		defer closeAll(cmd.Disks)
+	}
+	r, err := s.run(ctx, v, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +66,19 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 		}
 	}
 	return r, nil
+}
+
+// growImage makes room for a disk that is to grow, before the hypervisor looks. If
+// it refuses then, the file stays longer, at the tenant's expense.
+func (s *Service) growImage(ctx context.Context, t *store.Tenant, v *store.VM, p Params) error {
+	i := slices.IndexFunc(v.Disks, func(d store.Disk) bool { return d.Name == p.Disk })
+	if i < 0 {
+		return problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "the VM has no disk %q", p.Disk)
+	}
+	if p.Stored < p.Size || p.Stored > images.MaxSize {
+		return problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "a disk of %d bytes does not fit into %d stored ones, or these are more than 64 TiB", p.Size, p.Stored)
+	}
+	return s.Images.Grow(ctx, t, v.Disks[i].Image, int64(p.Stored))
 }
 
 // Operate runs an operator's command: without a ticket, so that only what the

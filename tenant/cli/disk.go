@@ -19,7 +19,7 @@ import (
 func (a *app) diskCommand() *cobra.Command {
 	c := &cobra.Command{Use: "disk", Short: "Encrypt disks and store them on hosts"}
 	group(c)
-	c.AddCommand(a.diskEncrypt(), a.diskInfo(), a.diskPush(), a.diskList(), a.diskRemove())
+	c.AddCommand(a.diskEncrypt(), a.diskInfo(), a.diskPush(), a.diskList(), a.diskGrow(), a.diskRemove())
 	return c
 }
 

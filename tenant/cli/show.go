@@ -217,6 +217,9 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 		if d.Discard {
 			extra += ", discard"
 		}
+		if d.Length > 0 {
+			extra += ", " + bytesText(d.Length)
+		}
 		fmt.Fprintf(w, "disk %s: %s%s, LUKS %s, from %s\n", d.Name, d.Bus, extra, d.UUID, d.File)
 	}
 	if v.Unverified != nil {

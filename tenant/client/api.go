@@ -74,6 +74,9 @@ type VM struct {
 type Params struct {
 	Offset *uint64 `json:"offset,omitempty"` // log: first byte wanted
 	From   *uint64 `json:"from,omitempty"`   // audit: first record wanted
+	Disk   string  `json:"disk,omitempty"`   // grow: the disk's name
+	Size   uint64  `json:"size,omitempty"`   // grow: bytes, as the guest will see it
+	Stored uint64  `json:"stored,omitempty"` // grow: bytes that the image needs for it
 }
 
 // Command is the body of POST /v1/vms/{id}/commands.

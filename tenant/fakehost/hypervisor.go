@@ -188,6 +188,9 @@ func (s *Server) execute(v *vm, in client.Command) *client.Outcome {
 	class, reason := s.act(v, t, in.Params, out)
 	r := &bond.Receipt{Nonce: t.Nonce, Command: t.Command, Instance: v.instance, Verdict: bond.VerdictDone, State: v.state, HostTime: s.now(),
 		Calls: []bond.Call{{Command: "query-status", Arguments: "", Verdict: bond.CallOK}}}
+	if t.Command == "grow" && class == "" {
+		r.Calls = []bond.Call{v.grown(in.Params)}
+	}
 	if class != "" {
 		out.Outcome, out.Class, out.Reason = "refused", class, reason
 		r.Verdict, r.Class, r.Reason, r.Calls = bond.VerdictRefused, class, reason, nil
@@ -259,6 +262,8 @@ func (s *Server) act(v *vm, t *bond.Ticket, p *client.Params, out *client.Outcom
 		if v.live {
 			return "Running", "the VM has an instance"
 		}
+	case "grow":
+		return v.grow(t, p)
 	case "log":
 		s.console(v, t, p, out)
 	case "audit":

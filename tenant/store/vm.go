@@ -66,6 +66,9 @@ type Disk struct {
 	UUID     string `json:"uuid"`
 	File     string `json:"file"`
 	Image    string `json:"image"` // id on the server
+
+	Length uint64 `json:"length,omitempty"` // bytes, as last verified; 0: registered by an older client
+	Offset uint64 `json:"offset,omitempty"` // of the data in the image, bytes
 }
 
 // NIC is a network card of a Spec.

@@ -27,6 +27,7 @@ const (
 	Crash    = "x-crash"    // ends by SIGABRT without an answer
 	PowerOff = "x-poweroff" // as if the guest had switched itself off
 	Mute     = "x-mute"     // never answers again
+	Resized  = "x-resized"  // answers with the commands that resize disks, so far
 )
 
 // IsStub tells TestMain that this process is to be QEMU: it calls StubMain then.
@@ -59,6 +60,8 @@ type stub struct {
 	mu    sync.Mutex
 	state string
 	mute  bool
+
+	resized []string
 }
 
 // StubMain serves the inherited monitor until it is told to end.
@@ -147,6 +150,11 @@ func (s *stub) command(name string) (event, answer string) {
 	case "system_powerdown", PowerOff:
 		s.state = "shutdown"
 		return `"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}`, done
+	case "human-monitor-command", "block_resize":
+		s.resized = append(s.resized, name)
+		return "", `"return":""`
+	case Resized:
+		return "", fmt.Sprintf(`"return":%q`, strings.Join(s.resized, " "))
 	case "quit":
 		return `"event":"SHUTDOWN","data":{"guest":false,"reason":"host-qmp-quit"}`, done
 	case Mute:

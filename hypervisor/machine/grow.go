@@ -1,0 +1,125 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/gate"
+	"github.com/uvbond/uvbond/hypervisor/keeper"
+	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/hypervisor/vm"
+	"github.com/uvbond/uvbond/qmp"
+)
+
+// Grow implements gate.VM. What the owner authorised becomes the registered
+// length, and is durable before the guest can write behind the old end:
+//
+//	storage grew (server) ─▶ header and size are right ─▶ keeper's device ─▶ store ─▶ guest
+//
+// A failure before the store leaves the disk as it was; after it the guest learns
+// the size at the next start at the latest.
+func (m *Machine) Grow(ctx context.Context, g gate.Grow) (*qmp.GrowResult, error) {
+	if g.File != nil {
+		defer g.File.Close()
+	}
+	rec, err := m.store.Bond(m.id)
+	if err != nil {
+		return nil, err
+	}
+	defer rec.Wipe()
+	d, old, err := grown(&rec.Spec, g)
+	if err != nil {
+		return nil, err
+	}
+	inst := m.live()
+	if inst == nil {
+		if err := checkGrown(d, g); err != nil {
+			return nil, err
+		}
+		return &qmp.GrowResult{Old: old, New: g.Size, Guest: qmp.GuestNextStart}, m.recordGrowth(g, old)
+	}
+	// No keeper is started with the old length meanwhile.
+	inst.keepers.Lock()
+	defer inst.keepers.Unlock()
+	if f := inst.currentFiles()[d.Name]; f != nil {
+		g.File = f // what the VM runs on, whatever came with the message
+	}
+	if err := checkGrown(d, g); err != nil {
+		return nil, err
+	}
+	k := inst.currentKeeper()
+	if k != nil {
+		if err := k.Grow(ctx, d.Name, g.Size); err != nil {
+			m.log.Error("keeper did not grow the disk", "disk", d.Name, "err", err)
+			return nil, &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: the keeper did not grow the disk; the hypervisor's log has the reason"}
+		}
+	}
+	if err := m.recordGrowth(g, old); err != nil {
+		return nil, err
+	}
+	res := &qmp.GrowResult{Old: old, New: g.Size, Guest: qmp.GuestTold}
+	if err := inst.tellSize(ctx, k, d, g.Size); err != nil {
+		if !errors.Is(err, vm.ErrNotResizable) {
+			m.log.Warn("the guest was not told of its disk's new size", "disk", d.Name, "err", err)
+		}
+		res.Guest = qmp.GuestNextStart
+	}
+	return res, nil
+}
+
+// grown finds the disk in spec and gives it the new length.
+func grown(spec *bond.Spec, g gate.Grow) (d *bond.Disk, old uint64, err error) {
+	for i := range spec.Disks {
+		if spec.Disks[i].Name == g.Disk {
+			d = &spec.Disks[i]
+		}
+	}
+	if d == nil {
+		return nil, 0, invalid("the VM has no disk %q", clip(g.Disk))
+	}
+	// The same size again is no error: an owner whose answer was lost asks again.
+	if old = d.Length; g.Size < old {
+		return nil, 0, diskError(d.Name, fmt.Sprintf("it has %d bytes; a disk cannot shrink to %d", old, g.Size))
+	}
+	d.Length = g.Size
+	if err := spec.Validate(); err != nil {
+		return nil, 0, diskError(d.Name, err.Error())
+	}
+	return d, old, nil
+}
+
+// checkGrown holds the ciphertext, as it is now, against the new length.
+func checkGrown(d *bond.Disk, g gate.Grow) error {
+	if g.File == nil {
+		return diskError(d.Name, "its ciphertext was not handed over")
+	}
+	if _, err := checkFile(d, g.File); err != nil {
+		return err
+	}
+	return checkHeader(d, g.File)
+}
+
+func (m *Machine) recordGrowth(g gate.Grow, old uint64) error {
+	if old == g.Size {
+		return nil
+	}
+	entry := state.Entry{Kind: "grow", Who: "owner", Text: fmt.Sprintf("disk %s grew from %d to %d bytes", g.Disk, old, g.Size),
+		Fields: map[string]string{"disk": g.Disk, "from": fmt.Sprint(old), "to": fmt.Sprint(g.Size)}}
+	return m.store.Update(func(tx *state.Tx) error { return tx.GrowDisk(m.id, g.Disk, g.Size, entry) })
+}
+
+// tellSize makes the running guest see a disk's new size.
+func (i *instance) tellSize(ctx context.Context, k *keeper.Process, d *bond.Disk, size uint64) error {
+	switch {
+	case k == nil:
+		return errors.New("no keeper runs just now")
+	case !vm.Resizes(d.Bus) || d.ReadOnly:
+		return vm.ErrNotResizable
+	}
+	if err := k.Announce(ctx, d.Name); err != nil {
+		return err
+	}
+	return i.qemu.ResizeNBD(ctx, d.Name, size)
+}
