@@ -77,6 +77,38 @@ func fixtureMessages(transcript [32]byte) []Message {
 		},
 		&AuditChunk{Nonce: pattern32(7), From: 0, Records: [][]byte{first, second}, Head: head, Next: 2},
 		&ConsoleChunk{Nonce: pattern32(8), Instance: 1, Offset: 10, Data: []byte("login: "), End: 17, Lost: 10},
+		fixtureDelegation(),
+	}
+}
+
+func fixtureDelegateKey() *DelegateKey {
+	k, err := ParseDelegateKey(NewSecret(pattern(32, 0x60)))
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func fixtureDelegation() *Delegation {
+	// Not NewDelegation: it takes randomness, on whose order the vectors depend.
+	p := fixtureDelegateKey().Public()
+	d := &Delegation{ID: pattern32(9), Delegate: p.ID(), Signer: p.signer(), Name: "bob"}
+	d.Policy = "rule reset = limit 3 per 1day ;\nautomaton reset = query-status* system_reset query-status* ;\n"
+	d.IssuedAt, d.NotBefore, d.NotAfter = fixtureTime, fixtureTime, fixtureTime+86400
+	return d
+}
+
+func fixtureDelegatedTicket() *DelegatedTicket {
+	return &DelegatedTicket{
+		Nonce: pattern32(10), Command: "reset", Automaton: "automaton reset = system_reset ;\n",
+		NotBefore: fixtureTime, NotAfter: fixtureTime + 600, Instance: 1,
+	}
+}
+
+func fixtureDelegatedReceipt() *DelegatedReceipt {
+	return &DelegatedReceipt{
+		Nonce: pattern32(10), Command: "reset", Instance: 1, Verdict: VerdictDone,
+		Calls: []Call{{Command: "system_reset", Verdict: CallOK, Result: pattern32(6)}}, State: "running", HostTime: fixtureTime + 4,
 	}
 }
 
@@ -84,6 +116,7 @@ func fixtureMessages(transcript [32]byte) []Message {
 func blankMessages() []Message {
 	return []Message{
 		new(Confirmation), new(BootTicket), new(Descriptor), new(Ticket), new(Receipt), new(AuditChunk), new(ConsoleChunk),
+		new(Delegation),
 	}
 }
 

@@ -6,8 +6,8 @@ import "slices"
 // message of one purpose never opens as another.
 type Purpose string
 
-// The purposes, and who seals: the tenant makes registrations and tickets, the
-// hypervisor everything else.
+// The purposes, and who seals: the tenant makes registrations, tickets, delegations
+// and grants, a delegate delegated tickets, the hypervisor everything else.
 const (
 	PurposeRegistration Purpose = "registration" // tenant to hypervisor
 	PurposeConfirmation Purpose = "confirmation" // hypervisor to tenant
@@ -17,6 +17,11 @@ const (
 	PurposeReceipt      Purpose = "receipt"      // hypervisor to tenant
 	PurposeAudit        Purpose = "audit"        // hypervisor to tenant
 	PurposeConsole      Purpose = "console"      // hypervisor to tenant
+
+	PurposeDelegation       Purpose = "delegation"        // tenant to hypervisor, by way of the delegate
+	PurposeGrant            Purpose = "grant"             // tenant to delegate
+	PurposeDelegatedTicket  Purpose = "delegated-ticket"  // delegate to hypervisor
+	PurposeDelegatedReceipt Purpose = "delegated-receipt" // hypervisor to delegate
 )
 
 // Limits of sealed messages in bytes, envelope included.
@@ -38,6 +43,11 @@ var purposeLimits = map[Purpose]int{
 	PurposeReceipt:      MaxReceipt,
 	PurposeAudit:        MaxChunk,
 	PurposeConsole:      MaxChunk,
+
+	PurposeDelegation:       MaxDelegation,
+	PurposeGrant:            MaxGrant,
+	PurposeDelegatedTicket:  MaxTicket,
+	PurposeDelegatedReceipt: MaxReceipt,
 }
 
 // Header stands in clear before every sealed message and is its associated data:

@@ -3,7 +3,7 @@ package bond
 import "crypto/sha256"
 
 // Message is one of the messages that are sealed under K: *Confirmation,
-// *BootTicket, *Descriptor, *Ticket, *Receipt, *AuditChunk, *ConsoleChunk.
+// *BootTicket, *Descriptor, *Ticket, *Receipt, *AuditChunk, *ConsoleChunk, *Delegation.
 type Message interface {
 	purpose() Purpose
 	validate() error

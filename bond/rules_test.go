@@ -106,6 +106,8 @@ var wireTypes = map[string]any{
 	"registration": wireRegistration{}, "spec": wireSpec{}, "disk": wireDisk{}, "digest": DiskDigest{}, "nic": NIC{},
 	"confirmation": Confirmation{}, "boot-ticket": BootTicket{}, "ticket": Ticket{}, "descriptor": Descriptor{},
 	"receipt": Receipt{}, "call": Call{}, "audit": AuditChunk{}, "audit-record": AuditRecord{}, "console": ConsoleChunk{},
+	"delegation": Delegation{}, "grant": wireGrant{}, "delegated": wireDelegated{}, "signed": wireSigned{},
+	"delegated-ticket": DelegatedTicket{}, "delegated-receipt": DelegatedReceipt{},
 }
 
 // TestCDDL compares docs/protocol.md with the structs, both ways: every field with
@@ -147,8 +149,9 @@ func TestCDDL(t *testing.T) {
 			t.Errorf("purpose %s is not in the CDDL", p)
 		}
 	}
-	if n := len(purposeLimits); n != len(blankMessages())+1 {
-		t.Errorf("%d purposes, %d messages and a registration", n, len(blankMessages()))
+	// The rest: registration, grant, delegated ticket and delegated receipt.
+	if n := len(purposeLimits); n != len(blankMessages())+4 {
+		t.Errorf("%d purposes, %d messages and four others", n, len(blankMessages()))
 	}
 }
 
@@ -191,7 +194,8 @@ func TestDocumentedLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []Purpose{PurposeRegistration, PurposeConfirmation, PurposeBootTicket, PurposeDescriptor, PurposeTicket, PurposeReceipt, PurposeAudit, PurposeConsole} {
+	for _, p := range []Purpose{PurposeRegistration, PurposeConfirmation, PurposeBootTicket, PurposeDescriptor, PurposeTicket, PurposeReceipt, PurposeAudit, PurposeConsole,
+		PurposeDelegation, PurposeGrant, PurposeDelegatedTicket, PurposeDelegatedReceipt} {
 		size := strconv.Itoa(purposeLimits[p]>>10) + " KiB"
 		if purposeLimits[p] == 1<<20 {
 			size = "1 MiB"
@@ -206,6 +210,8 @@ func TestDocumentedLimits(t *testing.T) {
 		"1.." + strconv.Itoa(maxIterations), strconv.Itoa(MinMemory) + ".." + strconv.Itoa(MaxMemory), "0.." + strconv.Itoa(maxUnix),
 		"0.." + strconv.Itoa(MaxDeadline), "[1*" + strconv.Itoa(maxVersions) + " uint .size 2]",
 		labelTranscript, labelBondKey, auditLabel, hostIDLabel,
+		labelDelegationKey, labelDelegatedTicket, labelDelegateSeal, labelDelegateSign, delegateIDLabel, delegateTextForm,
+		strconv.Itoa(maxDelegationText),
 	} {
 		if !strings.Contains(string(raw), want) {
 			t.Errorf("%s does not say %q", protocolFile, want)

@@ -39,6 +39,8 @@ func sizeHint(m Message) int {
 			n += len(*m.Policy)
 		}
 		return n
+	case *Delegation:
+		return 1024 + len(m.Policy)
 	case *AuditChunk:
 		n := 1024
 		for _, r := range m.Records {

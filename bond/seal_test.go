@@ -93,7 +93,7 @@ func TestPurposeMatrix(t *testing.T) {
 			}
 		}
 	}
-	if tried != 7*6 {
+	if tried != 8*7 {
 		t.Errorf("tried %d pairs", tried)
 	}
 }

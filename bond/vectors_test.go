@@ -33,6 +33,19 @@ type vectors struct {
 	BondKey       string          `json:"bond_key"`
 	Bond          string          `json:"stored_bond"`
 	Messages      []vectorMessage `json:"messages"`
+	Delegate      vectorDelegate  `json:"delegate"`
+}
+
+// vectorDelegate has what goes between owner, delegate and hypervisor.
+type vectorDelegate struct {
+	Key           string        `json:"key"`
+	Public        string        `json:"public"`
+	ID            DelegateID    `json:"id"`
+	DelegationKey string        `json:"delegation_key"`
+	Grant         vectorMessage `json:"grant"`
+	StoredGrant   string        `json:"stored_grant"`
+	Ticket        vectorMessage `json:"ticket"` // plaintext: what is signed, without its label and header
+	Receipt       vectorMessage `json:"receipt"`
 }
 
 type vectorMessage struct {
@@ -62,7 +75,7 @@ func loadVectors(t testing.TB) *vectors {
 	if err := json.Unmarshal(raw, &v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Messages) != len(blankMessages()) || v.Registration.Sealed == "" {
+	if len(v.Messages) != len(blankMessages()) || v.Registration.Sealed == "" || v.Delegate.Ticket.Sealed == "" {
 		t.Fatalf("%s has %d messages, want %d and a registration", vectorsFile, len(v.Messages), len(blankMessages()))
 	}
 	return &v
@@ -101,7 +114,51 @@ func generateVectors(t *testing.T) *vectors {
 	for _, m := range fixtureMessages(transcript) {
 		v.Messages = append(v.Messages, vectorOf(t, b, m))
 	}
+	v.Delegate = delegateVectors(t, b)
 	return v
+}
+
+func delegateVectors(t *testing.T, b *Bond) vectorDelegate {
+	k := fixtureDelegateKey()
+	sealed, err := SealGrant(b, k.Public(), fixtureDelegation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := OpenGrant(k, sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, err := g.SealTicket(k, fixtureDelegatedTicket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenDelegated(b, ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := fixtureDelegatedReceipt()
+	receipt, err := d.SealReceipt(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := func(p Purpose, plain any, sealed []byte) vectorMessage {
+		m := vectorMessage{Purpose: p, AAD: hex.EncodeToString(b.header(p).associatedData()), Plain: hex.EncodeToString(mustEncode(plain)), Sealed: hex.EncodeToString(sealed)}
+		if p != PurposeGrant {
+			key, err := purposeKey(g.key, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Key = hex.EncodeToString(key)
+		}
+		return m
+	}
+	return vectorDelegate{
+		Key: hex.EncodeToString(k.Secret().Bytes()), Public: hex.EncodeToString(k.Public().Bytes()), ID: k.Public().ID(),
+		DelegationKey: hex.EncodeToString(g.key.Bytes()), StoredGrant: hex.EncodeToString(g.Export().Bytes()),
+		Grant:   message(PurposeGrant, wireGrant{Capability: g.capability, Key: g.key.Bytes(), Terms: g.terms}, sealed),
+		Ticket:  message(PurposeDelegatedTicket, fixtureDelegatedTicket(), ticket),
+		Receipt: message(PurposeDelegatedReceipt, r, receipt),
+	}
 }
 
 func vectorOf(t *testing.T, b *Bond, m Message) vectorMessage {
