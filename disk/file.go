@@ -42,6 +42,7 @@ type fileBackend struct {
 	size   atomic.Int64
 	engine Engine
 	direct bool
+	lost   atomic.Pointer[error] // why a flush failed once
 }
 
 // FileBackend is the Backend of a regular file or a block device. The offset of
@@ -110,8 +111,33 @@ func (b *fileBackend) Direct() bool { return b.direct }
 
 // Sync is fdatasync: the size of the file does not change by writing, and where
 // its blocks are is part of what fdatasync writes.
+//
+// The kernel reports a failure once and then forgets what it could not write: the
+// next fdatasync would succeed though the data is lost. So after a failure none
+// succeeds any more.
 func (b *fileBackend) Sync() error {
-	return b.control("fdatasync", unix.Fdatasync)
+	if err := b.flushable(); err != nil {
+		return err
+	}
+	return b.flushed(b.control("fdatasync", unix.Fdatasync))
+}
+
+// flushable returns why no flush can succeed, or nil.
+func (b *fileBackend) flushable() error {
+	if err := b.lost.Load(); err != nil {
+		return fmt.Errorf("disk: an earlier flush failed, and what it lost is not known: %w", *err)
+	}
+	return nil
+}
+
+// flushed takes note of how a flush ended. One that ran beside a flush that failed
+// has failed too: the kernel tells only one of them.
+func (b *fileBackend) flushed(err error) error {
+	if err != nil {
+		b.lost.CompareAndSwap(nil, &err)
+		return err
+	}
+	return b.flushable()
 }
 
 func (b *fileBackend) PunchHole(off, n int64) error {

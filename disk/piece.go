@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// minSector is the least sector of a disk in bytes.
+const minSector = 512
+
 // piece is a part of a Request that is transferred at once: whole sectors, or
 // one sector that the Request covers partly. Where the caller's memory is
 // private and holds the piece in one run, ciphertext is read into and written
@@ -84,19 +87,52 @@ func (q *Queue) newPiece(r *Request) *piece {
 	return &piece{r: r}
 }
 
-// advance cuts pieces off r and starts them, as long as there are buffers.
+// advance starts the pieces of r, as long as there are buffers.
 func (q *Queue) advance(r *Request) {
+	if !q.cutAll(r) {
+		r.starved = true
+		q.starved.push(r)
+	}
+}
+
+// cutAll cuts pieces off r and starts them. It returns false if there are not
+// enough buffers; then r is to be starved.
+func (q *Queue) cutAll(r *Request) bool {
 	r.left++ // r is not completed meanwhile
 	for r.at.off < r.Len && r.failed < 0 {
 		if !q.cut(r) {
 			r.left--
-			r.starved = true
-			q.starved.push(r)
-			return
+			return false
 		}
 	}
 	r.left--
 	q.settle(r)
+	return true
+}
+
+// feed goes on with the starved Requests now that a buffer is free. As long as the
+// first one gets none, no other does: else short ones could take the room that a
+// long one waits for, for ever. Those that got some line up again.
+func (q *Queue) feed() {
+	if q.feeding {
+		return // further up the loop goes on
+	}
+	q.feeding = true
+	defer func() { q.feeding = false }()
+	for q.starved.first != nil {
+		r := q.starved.pop()
+		r.starved = false
+		before := r.at.off
+		if q.cutAll(r) {
+			continue
+		}
+		r.starved = true
+		if r.at.off == before {
+			q.starved.pushFirst(r)
+			return
+		}
+		q.starved.push(r)
+	}
 }
 
 // cut starts the next piece of r. It returns false if there is no buffer.
@@ -117,7 +153,7 @@ func (q *Queue) cut(r *Request) bool {
 	var buf []byte
 	if kind == inPlace {
 		buf = r.Data[r.at.seg][r.at.in:][:n]
-	} else if buf = q.arena.Get(n); buf == nil {
+	} else if buf = q.room(n); buf == nil {
 		return false
 	}
 	p := q.newPiece(r)
@@ -134,6 +170,14 @@ func (q *Queue) cut(r *Request) bool {
 	}
 	q.transfer(p, Write)
 	return true
+}
+
+// room returns a buffer, unless others have waited for one for longer.
+func (q *Queue) room(n int) []byte {
+	if q.starved.first != nil && !q.feeding {
+		return nil
+	}
+	return q.arena.Get(n)
 }
 
 // run returns how many bytes of whole sectors can be transferred where they are.
@@ -188,7 +232,9 @@ func (q *Queue) finished(t *Transfer) {
 	}
 	p.done += t.N
 	if t.Err == nil && t.N < len(t.Buf) {
-		if t.N > 0 { // the rest may come, or an error that says why it does not
+		// The rest may come, or an error that says why it does not. Direct I/O cannot
+		// be asked for it within a block: there the file ends.
+		if t.N > 0 && !(q.dev.direct && t.N%minSector != 0) {
 			*t = Transfer{Op: t.Op, Off: t.Off + int64(t.N), Buf: t.Buf[t.N:], piece: p}
 			q.put(t)
 			return
@@ -279,12 +325,8 @@ func (q *Queue) pieceDone(p *piece, done int, err error) {
 	q.recycle(p)
 	r.left--
 	q.settle(r)
-	for freed && q.starved.first != nil {
-		s := q.starved.pop()
-		s.starved = false
-		before := s.at.off
-		q.advance(s)
-		freed = !s.starved || s.at.off != before
+	if freed {
+		q.feed()
 	}
 }
 

@@ -40,6 +40,7 @@ type Queue struct {
 	transfers int         // under way in back
 	arrived   []*Transfer // scratch
 	starved   fifo        // no room in the arena
+	feeding   bool        // starved Requests go on
 	throttled fifo        // over the limit
 	done      []*Request
 	spare     []*piece
@@ -148,7 +149,11 @@ func (d *Device) admit(r *Request) error {
 	if d.p.ReadOnly && r.Op != Read && r.Op != Flush {
 		return ErrReadOnly
 	}
-	d.life.RLock()
+	// Without waiting: a Close under way waits for Requests that this owner has to
+	// collect.
+	if !d.life.TryRLock() {
+		return ErrClosed
+	}
 	if d.closed {
 		d.life.RUnlock()
 		return ErrClosed
@@ -206,8 +211,18 @@ func (q *Queue) Submit() {
 // Completed appends the Requests that are completed. It also moves the others on,
 // so it is called whenever FD is readable, and after Submit.
 func (q *Queue) Completed(dst []*Request) []*Request {
+	idle := q.now == nil && q.transfers == 0 && len(q.done) == 0
 	for q.collect() {
 		q.Submit()
+		idle = false
+	}
+	if idle {
+		// A Transfer can be taken before its end is signalled. Nobody would ever
+		// take that signal, and the owner would not sleep again.
+		drain(q.event)
+		for q.collect() { // what the signal was for, if it was another
+			q.Submit()
+		}
 	}
 	q.clock = 0
 	for _, r := range q.done {
@@ -323,9 +338,14 @@ func (q *Queue) time() int64 {
 	return q.clock
 }
 
-// Close waits for everything that was started, which is then forgotten, and gives
-// the memory back.
+// Close waits for everything that was begun, which is then forgotten, and gives
+// the memory back. What waits for a limit is not begun any more: that could take
+// hours.
 func (q *Queue) Close() error {
+	for r := q.throttled.pop(); r != nil; r = q.throttled.pop() {
+		r.Err = ErrClosed
+		q.complete(r)
+	}
 	var rest []*Request
 	for q.pending > 0 {
 		q.Submit()

@@ -67,6 +67,14 @@ func (f *fifo) push(r *Request) {
 	f.last = r
 }
 
+// pushFirst undoes pop.
+func (f *fifo) pushFirst(r *Request) {
+	if r.next = f.first; f.first == nil {
+		f.last = r
+	}
+	f.first = r
+}
+
 func (f *fifo) pop() *Request {
 	r := f.first
 	if r != nil {

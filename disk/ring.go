@@ -75,6 +75,12 @@ func (q *ring) Submit(ts []*Transfer) {
 		if t.Op == Write && !q.backend.direct && q.writeInPlace(t) {
 			continue
 		}
+		if t.Op == Flush {
+			if t.Err = q.backend.flushable(); t.Err != nil {
+				q.ready = append(q.ready, t)
+				continue
+			}
+		}
 		q.backlog = append(q.backlog, t)
 	}
 	q.push()
@@ -155,6 +161,9 @@ func (q *ring) reap(dst []*Transfer) []*Transfer {
 		}
 		if err != nil {
 			t.Err = &os.PathError{Op: t.Op.String(), Path: q.file.Name(), Err: err}
+		}
+		if t.Op == Flush {
+			t.Err = q.backend.flushed(t.Err)
 		}
 		dst = append(dst, t)
 	})
