@@ -28,15 +28,6 @@ func (e Engine) String() string {
 	return [...]string{"auto", "waiting", "ring", "threads"}[e]
 }
 
-// FileOptions say how to use a file.
-type FileOptions struct {
-	Engine Engine
-	// Direct says that the file was opened with O_DIRECT: buffers, lengths and
-	// offsets are multiples of what the file system asks for, else FileBackend
-	// refuses it.
-	Direct bool
-}
-
 type fileBackend struct {
 	f      *os.File
 	size   atomic.Int64
@@ -48,14 +39,19 @@ type fileBackend struct {
 // FileBackend is the Backend of a regular file or a block device. The offset of
 // f is left alone and never used, so others may share the open file. f is owned
 // by the Backend once there is no error.
-func FileBackend(f *os.File) (Backend, error) { return OpenFile(f, FileOptions{}) }
+func FileBackend(f *os.File) (Backend, error) { return OpenFile(f, Auto) }
 
-// OpenFile is FileBackend with options.
-func OpenFile(f *os.File, o FileOptions) (Backend, error) {
-	b := &fileBackend{f: f, engine: o.Engine, direct: o.Direct}
+// OpenFile is FileBackend with a choice of the engine.
+func OpenFile(f *os.File, e Engine) (Backend, error) {
+	b := &fileBackend{f: f, engine: e}
 	if _, err := b.Resized(); err != nil {
 		return nil, err
 	}
+	flags, err := b.flags()
+	if err != nil {
+		return nil, err
+	}
+	b.direct = flags&unix.O_DIRECT != 0
 	if b.engine == Auto {
 		b.engine = b.pick()
 	}
@@ -73,6 +69,52 @@ func (b *fileBackend) pick() Engine {
 		return Ring
 	}
 	return Threads
+}
+
+func (b *fileBackend) flags() (flags int, err error) {
+	err = b.control("fcntl", func(fd int) (err error) {
+		flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		return err
+	})
+	return flags, err
+}
+
+// Direct opens the file of f again with O_DIRECT: what is read and written does not
+// stay in the kernel's page cache, which a guest's own cache makes useless for most
+// disks. f stays as it is. unit is what all offsets and lengths are multiples of, in
+// bytes, as sectors are. It is an error that wraps errors.ErrUnsupported where the
+// file system cannot, or wants larger multiples.
+func Direct(f *os.File, unit uint32) (*os.File, error) {
+	b := &fileBackend{f: f}
+	var st unix.Statx_t
+	err := b.control("statx", func(fd int) error { return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) })
+	if err != nil {
+		return nil, err
+	}
+	need := uint32(arenaBlock) // what kernels before 6.1 do not tell
+	if st.Mask&unix.STATX_DIOALIGN != 0 {
+		need = st.Dio_offset_align
+	}
+	if need == 0 || unit%need != 0 || st.Dio_mem_align > arenaBlock {
+		return nil, fmt.Errorf("disk: %s: O_DIRECT for multiples of %d bytes: %w", f.Name(), unit, errors.ErrUnsupported)
+	}
+	flags, err := b.flags()
+	if err != nil {
+		return nil, err
+	}
+	var again *os.File
+	err = b.control("open", func(fd int) error {
+		// The name in /proc is the open file's, whatever its path leads to now.
+		n, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags&unix.O_ACCMODE|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+		if err == nil {
+			again = os.NewFile(uintptr(n), f.Name())
+		}
+		return err
+	})
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("disk: %s: no O_DIRECT on this file system: %w", f.Name(), errors.ErrUnsupported)
+	}
+	return again, err
 }
 
 // Resized asks the kernel for the size again, which may have grown.

@@ -19,16 +19,21 @@ import (
 // backends are all ways in which a Queue gets its data moved.
 func backends(t testing.TB, size int64) map[string]Backend {
 	t.Helper()
-	file := func(dir string, o FileOptions, flags int) Backend {
+	file := func(dir string, e Engine, direct bool) Backend {
 		path := filepath.Join(dir, "disk")
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|flags, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
-		b, err := OpenFile(f, o)
+		if direct {
+			if f, err = Direct(f, 512); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := OpenFile(f, e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,10 +44,10 @@ func backends(t testing.TB, size int64) map[string]Backend {
 	}
 	return map[string]Backend{
 		"memory":  disktest.New(size),
-		"waiting": file(t.TempDir(), FileOptions{Engine: Waiting}, 0),
-		"threads": file(t.TempDir(), FileOptions{Engine: Threads}, 0),
-		"ring":    file(t.TempDir(), FileOptions{Engine: Ring}, 0),
-		"direct":  file(t.TempDir(), FileOptions{Engine: Ring, Direct: true}, unix.O_DIRECT),
+		"waiting": file(t.TempDir(), Waiting, false),
+		"threads": file(t.TempDir(), Threads, false),
+		"ring":    file(t.TempDir(), Ring, false),
+		"direct":  file(t.TempDir(), Ring, true),
 	}
 }
 
@@ -419,6 +424,35 @@ func TestArena(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestDirect checks when O_DIRECT is used.
+func TestDirect(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := Direct(f, 16); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("O_DIRECT for pieces of 16 bytes: %v", err)
+	}
+	again, err := Direct(f, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		f    *os.File
+		want bool
+	}{{f, false}, {again, true}} {
+		b, err := OpenFile(c.f, Auto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.(*fileBackend).Direct(); got != c.want {
+			t.Errorf("direct is %v", got)
+		}
+	}
+	again.Close()
 }
 
 func BenchmarkQueue(b *testing.B) {
