@@ -14,8 +14,53 @@ import (
 	"github.com/uvbond/uvbond/automaton"
 )
 
-//go:embed native/*.uva
+//go:embed native/*.uva libvirt-9.0-qemu-7.2/*.uva
 var texts embed.FS
+
+// The sets of automata that ship, one for each toolstack and version.
+const (
+	SetNative  = "native"
+	SetLibvirt = "libvirt-9.0-qemu-7.2"
+)
+
+// Sets returns the names of all sets.
+func Sets() []string { return []string{SetNative, SetLibvirt} }
+
+// Names returns the automata of a set, in the order of a VM's life; parts that
+// only others import stand last.
+func Names(set string) []string {
+	var names []string
+	switch set {
+	case SetNative:
+		return NativeNames()
+	case SetLibvirt:
+		for _, l := range Libvirt {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// Text returns the text of one automaton of a set.
+func Text(set, name string) (string, error) {
+	if !slices.Contains(Names(set), name) {
+		return "", fmt.Errorf("no automaton %q in the set %q: there are %s", name, set, strings.Join(Names(set), ", "))
+	}
+	text, err := texts.ReadFile(set + "/" + name + ".uva")
+	return string(text), err
+}
+
+// Load parses one automaton of a set with what it imports from the set.
+func Load(set, name string) (*automaton.File, error) {
+	text, err := Text(set, name)
+	if err != nil {
+		return nil, err
+	}
+	return automaton.ParseImports(set+"/"+name, []byte(text), func(other string) ([]byte, error) {
+		imported, err := Text(set, other)
+		return []byte(imported), err
+	})
+}
 
 // native lists the management commands of the server's own toolstack in the
 // order of a VM's life. Those marked may stand in an owner's policy; the others

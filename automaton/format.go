@@ -192,16 +192,20 @@ func formatList(v *value, captures []string) string {
 		parts = append(parts, formatValue(item, captures))
 	}
 	if v.tail != nil {
-		tail := formatValue(v.tail, captures)
-		switch {
-		case v.tailMin == 1:
-			tail += "+"
-		case v.tail.kind == valueAny:
-			tail = "..."
-		default:
-			tail += "*"
-		}
-		parts = append(parts, tail)
+		parts = append(parts, formatTail(v, captures))
 	}
 	return "[" + strings.Join(parts, ", ") + "]"
+}
+
+// formatTail writes what may follow the elements or members that are written.
+func formatTail(v *value, captures []string) string {
+	switch {
+	case v.kind == valueObject:
+		return "..."
+	case v.tailMin == 1:
+		return formatValue(v.tail, captures) + "+"
+	case v.tail.kind == valueAny:
+		return "..."
+	}
+	return formatValue(v.tail, captures) + "*"
 }

@@ -160,12 +160,11 @@ func (p *printer) command(c *command, text, lead, suffix string) {
 	before, base := p.indent, p.line
 	p.indent = base + indentStep
 	for i, m := range c.args.members {
-		p.newline()
-		text := formatMember(m, c.captures.names)
+		tail := ""
 		if i+1 < len(c.args.members) || c.args.open {
-			text += ","
+			tail = ","
 		}
-		p.word(text)
+		p.member(m, c.captures.names, tail)
 	}
 	if c.args.open {
 		p.newline()
@@ -176,6 +175,51 @@ func (p *printer) command(c *command, text, lead, suffix string) {
 	p.word("}" + suffix)
 	p.newline()
 	p.indent, p.first = before, base == indentStep
+}
+
+// member writes a member of an object on its line, or on several where a list
+// or an object in it does not fit one.
+func (p *printer) member(m member, captures []string, tail string) {
+	key := strings.TrimSuffix(formatMember(m, captures), formatValue(m.value, captures))
+	p.value(key, m.value, captures, tail)
+}
+
+// value writes lead, a value and tail; lists and objects that do not fit a line
+// have one for each element.
+func (p *printer) value(lead string, v *value, captures []string, tail string) {
+	p.newline()
+	text := lead + formatValue(v, captures) + tail
+	parts := len(v.items) + len(v.members)
+	if p.indent+len(text) <= lineWidth || parts == 0 || v.kind != valueList && v.kind != valueObject {
+		p.word(text)
+		return
+	}
+	begin, end := "[", "]"
+	if v.kind == valueObject {
+		begin, end = "{", "}"
+	}
+	p.word(lead + begin)
+	p.indent += indentStep
+	more := v.open || v.tail != nil
+	comma := func(i int) string {
+		if i+1 < parts || more {
+			return ","
+		}
+		return ""
+	}
+	for i, item := range v.items {
+		p.value("", item, captures, comma(i))
+	}
+	for i, m := range v.members {
+		p.member(m, captures, comma(i))
+	}
+	if more {
+		p.newline()
+		p.word(formatTail(v, captures))
+	}
+	p.indent -= indentStep
+	p.newline()
+	p.word(end + tail)
 }
 
 // flush writes the comments up to an offset of the source: behind what they

@@ -138,6 +138,10 @@ func (c *checker) enum(at string, t *Type, p automaton.Pattern) {
 	c.say(at, "must be %s, so `%s` never fits%s", t, p, hint)
 }
 
+// takesProperties is the command whose arguments are also properties of the
+// device that it adds: those are not in the schema (QAPI's 'gen': false).
+const takesProperties = "device_add"
+
 // object checks the members that are named, and looks for those that the type
 // demands. A variant counts where the pattern settles the tag; else a member of
 // any variant may be there and none is demanded.
@@ -159,6 +163,9 @@ func (c *checker) object(at string, t *Type, p automaton.Pattern) {
 	for _, m := range p.Members() {
 		named[m.Key] = true
 		have, ok := known[m.Key]
+		if !ok && at == takesProperties {
+			continue
+		}
 		if !ok {
 			c.say(at+"."+m.Key, "does not exist%s", didYouMean(m.Key, sortedKeys(known)))
 			continue

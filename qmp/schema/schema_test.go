@@ -107,6 +107,7 @@ func TestCheckAccepts(t *testing.T) {
 		`blockdev-add{ driver: "raw", node-name: string, file: "storage" }`,
 		`blockdev-add{ ... }`,
 		`device_add{ driver: "virtio-net-pci", id: string, ... }`,
+		`device_add{ driver: "virtio-blk-pci", drive: "x", addr: "0x7" }`,
 		`qom-set{ path: string, property: string, value: any }`,
 		`block_set_io_throttle{ id?: string, bps: 0.., bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0, ... }`,
 		`uvbond-launch{ disks: [{ fd-index: 0..15, name: string }+], expect?: { memory: 1GiB } }`,

@@ -15,7 +15,7 @@ import (
 
 // refHelp is how every command below is told which automaton is meant.
 const refHelp = `An automaton is named by its file, or as one that ships with UVBond, such as
-native/pause. FILE#NAME selects one of several in a text, FILE#* stands for the whole
+native/pause or libvirt-9.0-qemu-7.2/save. FILE#NAME selects one of several in a text, FILE#* stands for the whole
 text as a policy: any of its automata, one after the other. "-" is standard input.
 Imports are looked for as NAME.uva in the file's folder, then among the shipped ones.`
 
@@ -78,23 +78,25 @@ func (a *app) automatonList() *cobra.Command {
 			for _, name := range automata.PolicyNames() {
 				policy[name] = true
 			}
-			for _, name := range automata.NativeNames() {
-				t, err := a.openText(c.Context(), shippedPrefix+name)
-				if err != nil {
-					return err
+			for _, set := range automata.Sets() {
+				for _, name := range automata.Names(set) {
+					t, err := a.openText(c.Context(), set+"/"+name)
+					if err != nil {
+						return err
+					}
+					m, err := t.machine()
+					if err != nil {
+						return err
+					}
+					v := view{machineJSON(m), policy[name] && set == automata.SetNative}
+					v.Name = t.label
+					views = append(views, v)
+					may := "no"
+					if v.Policy {
+						may = "yes"
+					}
+					rows = append(rows, []string{v.Name, fmt.Sprint(v.States), deadlineText(m.Deadline()), may, strings.Join(v.Commands, " ")})
 				}
-				m, err := t.machine()
-				if err != nil {
-					return err
-				}
-				v := view{machineJSON(m), policy[name]}
-				v.Name = shippedPrefix + name
-				views = append(views, v)
-				may := "no"
-				if v.Policy {
-					may = "yes"
-				}
-				rows = append(rows, []string{v.Name, fmt.Sprint(v.States), deadlineText(m.Deadline()), may, strings.Join(v.Commands, " ")})
 			}
 			return a.print(views, func(w io.Writer) {
 				table(w, []string{"NAME", "STATES", "DEADLINE", "POLICY", "HYPERCALLS"}, rows)

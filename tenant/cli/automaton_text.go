@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	shippedPrefix = "native/"
+	shippedPrefix = automata.SetNative + "/"
 	textSuffix    = ".uva"
 	maxTraceBytes = 16 << 20
 	wholeText     = "*" // FILE#*: all automata of the text, as a policy
@@ -53,8 +53,11 @@ func (a *app) openText(ctx context.Context, ref string) (*automatonText, error) 
 		var lacking *fail.Error
 		if errors.Is(err, fs.ErrNotExist) && errors.As(err, &lacking) {
 			lacking.Hint = "shipped automata: uvbond automaton list"
-			if _, ok := shipped(shippedPrefix + t.label); ok {
-				lacking.Hint = "did you mean " + shippedPrefix + t.label + "?"
+			for _, set := range automata.Sets() {
+				if _, ok := shipped(set + "/" + t.label); ok {
+					lacking.Hint = "did you mean " + set + "/" + t.label + "?"
+					break
+				}
 			}
 		}
 		return nil, err
@@ -68,12 +71,13 @@ func (a *app) openText(ctx context.Context, ref string) (*automatonText, error) 
 	return t, nil
 }
 
+// shipped returns the text of SET/NAME.
 func shipped(name string) (string, bool) {
-	command, ok := strings.CutPrefix(name, shippedPrefix)
-	if !ok || !slices.Contains(automata.NativeNames(), command) {
+	set, command, ok := strings.Cut(name, "/")
+	if !ok || !slices.Contains(automata.Sets(), set) || !slices.Contains(automata.Names(set), command) {
 		return "", false
 	}
-	text, err := automata.Native(command)
+	text, err := automata.Text(set, command)
 	return text, err == nil
 }
 
@@ -134,7 +138,7 @@ func (t *automatonText) parse() (*automaton.File, error) {
 }
 
 // imported finds the text of an import: NAME.uva beside the file, except for the
-// file itself, then the shipped ones. A name of the language has no slashes.
+// file itself, then the shipped ones: of its own set, for a shipped text. A name of the language has no slashes.
 func (t *automatonText) imported(name string) ([]byte, error) {
 	if t.path != "" {
 		path := filepath.Join(filepath.Dir(t.path), name+textSuffix)
@@ -149,7 +153,11 @@ func (t *automatonText) imported(name string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if text, ok := shipped(shippedPrefix + name); ok {
+	set, _, ok := strings.Cut(t.label, "/")
+	if !ok || t.path != "" || !slices.Contains(automata.Sets(), set) {
+		set = automata.SetNative
+	}
+	if text, ok := shipped(set + "/" + name); ok {
 		return []byte(text), nil
 	}
 	return nil, fmt.Errorf("there is no %s%s beside the file, and no shipped automaton of that name", name, textSuffix)
@@ -242,9 +250,11 @@ func (a *app) completeAutomaton(ctx context.Context, word string) []cobra.Comple
 	var out []cobra.Completion
 	label, _, selects := strings.Cut(word, "#")
 	if !selects {
-		for _, name := range automata.NativeNames() {
-			if strings.HasPrefix(shippedPrefix+name, word) {
-				out = append(out, shippedPrefix+name)
+		for _, set := range automata.Sets() {
+			for _, name := range automata.Names(set) {
+				if ref := set + "/" + name; strings.HasPrefix(ref, word) {
+					out = append(out, ref)
+				}
 			}
 		}
 		return out
