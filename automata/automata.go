@@ -80,6 +80,7 @@ var native = []struct {
 	{"audit", false},
 	{"allow", false},
 	{"grow", false},
+	{"undelegate", false},
 	{"delete", false},
 }
 
@@ -178,6 +179,17 @@ const (
 	growDisk = `regexp "[a-z][a-z0-9-]{0,15}"`
 	growSize = "512B.."
 )
+
+// Undelegate returns the text of a ticket that takes back one delegation, by its
+// id in hexadecimal, or, without an id, all that were issued until then (Unix
+// seconds). It lets nothing else pass, so that the server cannot exchange them.
+func Undelegate(id string, until int64) string {
+	which := fmt.Sprintf("issued-until: %d", until)
+	if id != "" {
+		which = fmt.Sprintf("delegation: %q", id)
+	}
+	return "automaton undelegate =\n    uvbond-revoke{ " + which + " }\n    on abort query-status*\n    deadline 30s ;\n"
+}
 
 // Policy returns the text of a policy that allows operators these management
 // commands, or ready-made sets, without a ticket. No names give the empty policy,

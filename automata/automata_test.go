@@ -113,6 +113,11 @@ var sequences = map[string]struct{ accepted, refused [][]string }{
 			{`uvbond-grow {"disk":"root","size":511}`}, {`uvbond-grow {"disk":"root","size":4096,"shrink":true}`},
 			{`uvbond-grow {"disk":"root","size":4096}`, `uvbond-grow {"disk":"root","size":8192}`}, {"stop"}, {"uvbond-delete"}},
 	},
+	"undelegate": {
+		accepted: [][]string{{`uvbond-revoke {"delegation":"` + strings.Repeat("0a", 32) + `"}`}, {`uvbond-revoke {"issued-until":1800000000}`}},
+		refused: [][]string{{"uvbond-revoke"}, {`uvbond-revoke {"delegation":"all"}`}, {`uvbond-revoke {"issued-until":0}`}, {`uvbond-revoke {"delegation":"` + strings.Repeat("0a", 32) + `","issued-until":5}`},
+			{`uvbond-revoke {"issued-until":5}`, `uvbond-revoke {"issued-until":6}`}, {"uvbond-set-policy"}},
+	},
 	"delete": {
 		accepted: [][]string{{"uvbond-delete"}},
 		refused:  [][]string{{`uvbond-delete {"vm":"x"}`}, {"uvbond-delete", "uvbond-delete"}, {"uvbond-set-policy"}, {"quit"}},
@@ -251,8 +256,36 @@ func TestEmptyPolicyAllowsNothing(t *testing.T) {
 	}
 }
 
+// TestUndelegate: what a ticket says of one delegation lets no other pass.
+func TestUndelegate(t *testing.T) {
+	id, other := strings.Repeat("0a", 32), strings.Repeat("0b", 32)
+	whole := machine(t, "undelegate")
+	for text, want := range map[string][2]string{
+		Undelegate(id, 0):  {`uvbond-revoke {"delegation":"` + id + `"}`, `uvbond-revoke {"delegation":"` + other + `"}`},
+		Undelegate("", 77): {`uvbond-revoke {"issued-until":77}`, `uvbond-revoke {"issued-until":78}`},
+	} {
+		f, err := automaton.Parse("t", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := f.Compile("undelegate")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := automaton.Includes(whole, m); err != nil || d != nil {
+			t.Errorf("%s is no part of the shipped one: %v, %v", text, d, err)
+		}
+		for i, call := range want {
+			name, args := decode(t, call)
+			if err := m.Start().Step(name, args); (err == nil) != (i == 0) {
+				t.Errorf("%s: %v", call, err)
+			}
+		}
+	}
+}
+
 func TestPolicyRefuses(t *testing.T) {
-	for _, name := range []string{"start", "log", "audit", "allow", "delete", "nonsense", ""} {
+	for _, name := range []string{"start", "log", "audit", "allow", "undelegate", "delete", "nonsense", ""} {
 		if text, err := Policy("status", name); err == nil || text != "" || !strings.Contains(err.Error(), `"`+name+`"`) {
 			t.Errorf("%q in a policy: %v", name, err)
 		}

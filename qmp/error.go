@@ -19,6 +19,7 @@ const (
 	ClassExpired     = "Expired"     // outside the ticket's validity, or the session's deadline passed
 	ClassReplayed    = "Replayed"    // nonce or VM identity used before
 	ClassStale       = "Stale"       // descriptor of another instance
+	ClassRevoked     = "Revoked"     // the owner took the delegation back
 	ClassBusy        = "Busy"        // another session changes this VM
 	ClassNotRunning  = "NotRunning"  // the VM has no instance
 	ClassRunning     = "Running"     // the VM has an instance already

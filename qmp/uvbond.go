@@ -16,6 +16,7 @@ const (
 	CmdSetPolicy   = "uvbond-set-policy"
 	CmdGrow        = "uvbond-grow"
 	CmdDelete      = "uvbond-delete"
+	CmdRevoke      = "uvbond-revoke"
 )
 
 // Names of the QMP commands of QEMU that the gate knows in this version.
@@ -150,6 +151,13 @@ type ReadConsoleArgs struct {
 // ReadAuditArgs are the arguments of uvbond-read-audit.
 type ReadAuditArgs struct {
 	From uint64 `json:"from"` // sequence number of the first record wanted
+}
+
+// RevokeArgs are the arguments of uvbond-revoke; exactly one is given. The owner's
+// ticket says which, in its automaton.
+type RevokeArgs struct {
+	Delegation  string `json:"delegation,omitempty"`   // id, 64 hex digits
+	IssuedUntil int64  `json:"issued-until,omitempty"` // Unix seconds: all that were issued until then
 }
 
 // ChunkResult answers uvbond-read-console and uvbond-read-audit.

@@ -31,6 +31,8 @@ type fakeVM struct {
 	mu       sync.Mutex
 	policy   *policy.Policy
 	used     map[string][]int64
+	revoked  map[[32]byte]bool
+	until    int64    // all issued until then are revoked
 	pauses   []*Pause // of the executed hypercalls
 	cur      Current
 	executed []string
@@ -160,6 +162,23 @@ func (v *fakeVM) Grow(_ context.Context, g Grow) (*qmp.GrowResult, error) {
 	defer v.mu.Unlock()
 	v.executed = append(v.executed, fmt.Sprintf("grow %s to %d, file %t", g.Disk, g.Size, g.File != nil))
 	return &qmp.GrowResult{Old: 1 << 20, New: g.Size, Guest: qmp.GuestTold}, nil
+}
+func (v *fakeVM) Delegated(id [32]byte, issued int64) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.revoked[id] || issued <= v.until {
+		return state.ErrRevoked
+	}
+	return nil
+}
+func (v *fakeVM) Revoke(id [32]byte, until int64) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.revoked == nil {
+		v.revoked = map[[32]byte]bool{}
+	}
+	v.revoked[id], v.until = true, max(v.until, until)
+	return nil
 }
 func (v *fakeVM) Delete(e state.Entry) (uint64, [32]byte, error) {
 	v.mu.Lock()

@@ -19,10 +19,12 @@ const (
 	maxDeadline     = 10 * time.Minute
 )
 
-// ticket is what a ticket and a boot ticket have in common, after opening.
+// ticket is what tickets, boot tickets and delegates' tickets have in common,
+// after opening.
 type ticket struct {
 	bond.Ticket
 	boot bool
+	by   *bond.Delegated // nil: the owner's own
 }
 
 // open begins a session: with a ticket for what its automaton says, without
@@ -91,13 +93,18 @@ func (s *session) authorise(ctx context.Context, args qmp.OpenArgs) *qmp.Error {
 	return nil
 }
 
-// openTicket tells tickets from boot tickets by their header; opening proves it.
+// openTicket tells tickets from boot tickets and delegates' tickets by their
+// header; opening proves it.
 func openTicket(b *bond.Bond, sealed []byte) (*ticket, error) {
 	h, err := bond.PeekHeader(sealed)
 	if err != nil {
 		return nil, err
 	}
-	if h.Purpose != bond.PurposeBootTicket {
+	switch h.Purpose {
+	case bond.PurposeDelegatedTicket:
+		return openDelegated(b, sealed)
+	case bond.PurposeBootTicket:
+	default:
 		t := &ticket{}
 		return t, bond.Open(b, sealed, &t.Ticket)
 	}
@@ -115,6 +122,9 @@ func openTicket(b *bond.Bond, sealed []byte) (*ticket, error) {
 func (s *session) admit(t *ticket) (*automaton.Machine, *qmp.Error) {
 	if err := t.CheckValidity(s.gate.host.Now()); err != nil {
 		return nil, &qmp.Error{Class: qmp.ClassExpired, Desc: "UVBond: " + err.Error()}
+	}
+	if t.by != nil {
+		return s.admitDelegate(t)
 	}
 	cur := s.vm.Current()
 	switch {
@@ -196,7 +206,7 @@ func (s *session) redirected(sealed []byte) *qmp.Error {
 		if other := s.gate.host.VM(h.VM); other != nil {
 			if t, err := openTicket(other.Bond(), sealed); err == nil {
 				_, _, err = other.Record(attempt(s.opener.String(), fmt.Sprintf("ticket for %s was presented for VM %s", t.Command, s.vm.ID()),
-					map[string]string{"class": qmp.ClassRedirected, "presented-for": s.vm.ID().String()}))
+					t.named(map[string]string{"class": qmp.ClassRedirected, "presented-for": s.vm.ID().String()})))
 				s.logAudit(err)
 			}
 		}
@@ -210,7 +220,7 @@ func (s *session) redirected(sealed []byte) *qmp.Error {
 func (s *session) refuseTicket(qerr *qmp.Error) *qmp.Error {
 	s.release()
 	text := fmt.Sprintf("session for %s refused: %s", printable(s.ticket.Command), qerr.Desc)
-	e := attempt(s.opener.String(), text, map[string]string{"class": qerr.Class})
+	e := attempt(s.opener.String(), text, s.ticket.named(map[string]string{"class": qerr.Class}))
 	err := s.vm.RefuseTicket(s.ticket.Nonce, s.ticket.NotAfter, e)
 	if errors.Is(err, state.ErrExpired) {
 		// Nobody can tell any more whether it ran: refused, but not sealed.
@@ -229,6 +239,7 @@ func (s *session) refuseTicket(qerr *qmp.Error) *qmp.Error {
 	}
 	out := *qerr
 	out.Receipt = s.receipt(bond.VerdictRefused, seq, head)
+	s.ticket.wipe()
 	return &out
 }
 
@@ -237,7 +248,7 @@ func (s *session) refuseTicket(qerr *qmp.Error) *qmp.Error {
 // have run.
 func (s *session) unused(err error) *qmp.Error {
 	if errors.Is(err, ErrReplayed) {
-		_, _, rerr := s.vm.Record(attempt(s.opener.String(), fmt.Sprintf("ticket for %s was presented again", printable(s.ticket.Command)), map[string]string{"class": qmp.ClassReplayed}))
+		_, _, rerr := s.vm.Record(attempt(s.opener.String(), fmt.Sprintf("ticket for %s was presented again", printable(s.ticket.Command)), s.ticket.named(map[string]string{"class": qmp.ClassReplayed})))
 		s.logAudit(rerr)
 	}
 	return s.gate.public(qmp.CmdOpen, err)
@@ -257,5 +268,6 @@ func (s *session) entry(kind, text string, fields map[string]string) state.Entry
 	}
 	e.Fields["session"] = strconv.FormatUint(s.number, 10)
 	e.Fields["command"] = printable(s.ticket.Command)
+	s.ticket.named(e.Fields)
 	return e
 }

@@ -22,7 +22,10 @@ func (s *session) accept(req *qmp.Request, e *entry) (permit, *qmp.Error) {
 	var refusal *qmp.Error
 	if s.ticket != nil {
 		if refusal = s.acceptTicket(req, e); refusal == nil {
-			return permit{instance: s.instance}, nil
+			return s.acceptDelegate(req, e)
+		}
+		if s.delegate != nil {
+			return permit{}, refusal // operators have sessions of their own
 		}
 	}
 	if e.verdict != byPolicy {

@@ -43,6 +43,8 @@ type session struct {
 
 	quiet func() // ends the delivery of events; nil: there is none
 
+	delegate *delegate // nil: the ticket is the owner's own, or there is none
+
 	policy    *policy.Policy // the policy that policyRun follows
 	policyRun *policy.Run
 
@@ -145,6 +147,8 @@ func (s *session) execute(ctx context.Context, command string, p permit, args an
 			return nil, err
 		}
 		return *r, nil
+	case qmp.CmdRevoke:
+		return nil, s.revoke(args.(qmp.RevokeArgs))
 	case qmp.CmdDelete:
 		if s.vm.Current().Live {
 			return nil, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; shut it down or power it off first"}
@@ -263,6 +267,7 @@ func (s *session) close() (any, *qmp.Error) {
 			s.gate.log.Error("gate: descriptor was not sealed", "vm", s.vm.ID(), "err", err)
 		}
 	}
+	s.ticket.wipe()
 	if s.deletes && verdict == bond.VerdictDone {
 		s.vm.Bond().Wipe()
 	}
@@ -290,7 +295,7 @@ func (s *session) end(verdict string) (string, uint64, [32]byte, error) {
 // answer to a start can be lost, and without a descriptor its owner could not
 // even end the instance. Only the owner can open it.
 func (s *session) due(verdict string) *bond.Descriptor {
-	if verdict != bond.VerdictDone {
+	if verdict != bond.VerdictDone || s.delegate != nil {
 		return nil
 	}
 	if s.launched {
@@ -357,6 +362,9 @@ func (s *session) receipt(verdict string, seq uint64, head [32]byte) []byte {
 	if n == 0 {
 		n = s.vm.Current().Number
 	}
+	if s.ticket.by != nil {
+		return s.delegatedReceipt(verdict, n)
+	}
 	r := bond.Receipt{
 		Nonce: s.ticket.Nonce, Command: s.ticket.Command, Instance: n, Verdict: verdict,
 		Class: s.class, Reason: clip(s.reason), Calls: s.calls, State: bond.CleanText(s.vm.State(), bond.MaxState),
@@ -374,6 +382,9 @@ func (s *session) summary(verdict string) string {
 	what := "policy session"
 	if s.ticket != nil {
 		what = s.ticket.Command
+	}
+	if s.delegate != nil {
+		what += " by delegate " + s.delegate.name()
 	}
 	if s.reason == "" {
 		return what + ": " + verdict

@@ -82,6 +82,7 @@ var table = withRefusals(map[string]entry{
 	qmp.CmdReadAudit:   {verdict: byTicket, args: takes[qmp.ReadAuditArgs](), answer: gives[qmp.ChunkResult](), why: "audit log, sealed for the owner"},
 	qmp.CmdSetPolicy:   {verdict: byTicket, changes: true, args: none, answer: nothing, why: "the policy travels inside the ticket"},
 	qmp.CmdGrow:        {verdict: byTicket, changes: true, args: takes[qmp.GrowArgs](), rewrite: growFile, answer: gives[qmp.GrowResult](), why: "the owner says how long a disk is"},
+	qmp.CmdRevoke:      {verdict: byTicket, args: takes[qmp.RevokeArgs](), answer: nothing, why: "takes delegations back; the ticket's automaton says which"},
 	qmp.CmdDelete:      {verdict: byTicket, changes: true, args: none, answer: nothing, why: "ends the bond"},
 })
 

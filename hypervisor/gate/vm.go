@@ -109,6 +109,11 @@ type VM interface {
 	ReadConsole(offset uint64) (*bond.ConsoleChunk, error)
 	ReadAudit(from uint64) (*bond.AuditChunk, error)
 	SetPolicy(text string) error
+	// Delegated is state.ErrRevoked for a delegation that the owner took back.
+	Delegated(id [32]byte, issued int64) error
+	// Revoke takes one delegation back, or with a zero id all that were issued
+	// until then (Unix seconds). It holds at once, also for sessions that are open.
+	Revoke(id [32]byte, until int64) error
 	// Grow makes a disk longer, also of a VM that does not run. It takes over
 	// the file, also when it fails.
 	Grow(ctx context.Context, g Grow) (*qmp.GrowResult, error)

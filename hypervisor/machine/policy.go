@@ -2,7 +2,9 @@ package machine
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/uvbond/uvbond/hypervisor/gate"
@@ -32,6 +34,21 @@ func (m *Machine) Count(u gate.Use, e state.Entry) error {
 			return u.Rule.Forget(times, now), nil
 		}, e)
 	})
+}
+
+// Delegated implements gate.VM.
+func (m *Machine) Delegated(id [32]byte, issued int64) error {
+	return m.store.View(func(tx *state.Tx) error { return tx.Delegated(m.id, id, issued) })
+}
+
+// Revoke implements gate.VM.
+func (m *Machine) Revoke(id [32]byte, until int64) error {
+	e := state.Entry{Kind: "policy", Who: "owner", Text: "a delegation was revoked", Fields: map[string]string{"delegation": hex.EncodeToString(id[:])}}
+	if id == [32]byte{} {
+		e.Text, e.Fields = "all delegations so far were revoked", map[string]string{"issued-until": fmt.Sprint(until)}
+		return m.store.Update(func(tx *state.Tx) error { return tx.RevokeAll(m.id, until, e) })
+	}
+	return m.store.Update(func(tx *state.Tx) error { return tx.Revoke(m.id, id, e) })
 }
 
 // pauser resumes an instance that operators may pause for a limited time only.

@@ -19,6 +19,7 @@ var gateCommands = []*Command{
 	{qmp.CmdSetPolicy, Nothing(), Nothing()},
 	{qmp.CmdGrow, Of[qmp.GrowArgs](), Of[qmp.GrowResult]()},
 	{qmp.CmdDelete, Nothing(), Nothing()},
+	{qmp.CmdRevoke, Of[qmp.RevokeArgs](), Nothing()},
 }
 
 // WithGate returns s, the schema of a version of QEMU, with the gate's own

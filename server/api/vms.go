@@ -70,13 +70,22 @@ type Params struct {
 	Disk   string `json:"disk,omitempty" maxLength:"16" doc:"grow: the disk's name."`
 	Size   uint64 `json:"size,omitempty" doc:"grow: bytes of the disk, as the guest will see it; the ticket says the same."`
 	Stored uint64 `json:"stored,omitempty" doc:"grow: bytes that its image needs for that."`
+
+	Delegation  string `json:"delegation,omitempty" pattern:"^[0-9a-f]{64}$" doc:"undelegate: the one to take back; the ticket says the same."`
+	IssuedUntil int64  `json:"issued_until,omitempty" minimum:"1" doc:"undelegate: all that were issued until then, Unix seconds; the ticket says the same."`
 }
 
 // NewCommand is one management command.
 type NewCommand struct {
-	Command string  `json:"command" enum:"start,status,pause,resume,reset,shutdown,poweroff,log,audit,allow,grow,delete"`
+	Command string  `json:"command" enum:"start,status,pause,resume,reset,shutdown,poweroff,log,audit,allow,grow,undelegate,delete"`
 	Ticket  []byte  `json:"ticket" doc:"Sealed for the hypervisor, at most 128 KiB."`
 	Params  *Params `json:"params,omitempty"`
+}
+
+// DelegatedCommand is one management command of a delegate.
+type DelegatedCommand struct {
+	Command string `json:"command" enum:"status,pause,resume,reset,shutdown,poweroff"`
+	Ticket  []byte `json:"ticket" doc:"Sealed by the delegate for the hypervisor, at most 128 KiB."`
 }
 
 // CommandResult is what the gate answered. Only the receipt proves anything.
@@ -105,6 +114,18 @@ type commandInput struct {
 	ID   string `path:"id" maxLength:"64"` // not embedded: huma does not reach into unexported types
 	Body NewCommand
 	w    http.ResponseWriter
+}
+
+type delegatedInput struct {
+	ID   string `path:"id" maxLength:"64"`
+	Body DelegatedCommand
+	w    http.ResponseWriter
+}
+
+// Resolve keeps the response writer, whose deadline a long command moves.
+func (c *delegatedInput) Resolve(ctx huma.Context) []error {
+	_, c.w = humago.Unwrap(ctx)
+	return nil
 }
 
 // Resolve keeps the response writer, whose deadline a long command moves.
@@ -150,9 +171,30 @@ func (s *Server) vmRoutes() {
 	command := s.operation(http.MethodPost, "/v1/vms/{id}/commands", "command-vm", "Run a management command under a ticket", base64Room(vms.MaxTicket), 404, 409, 413, 502, 507)
 	command.Description = "Answers 200 for whatever the gate answered, a refusal too; errors mean that nothing was asked of the VM."
 	huma.Register(s.api, command, s.command)
+	delegated := s.operation(http.MethodPost, "/v1/vms/{id}/delegated", "command-delegated-vm", "Run a management command under a delegate's ticket", base64Room(vms.MaxTicket), 404, 413, 502)
+	delegated.Description = "For whom the VM's owner delegated it to. Answers as for the owner's commands."
+	huma.Register(s.api, delegated, func(ctx context.Context, in *delegatedInput) (*body[CommandResult], error) {
+		return s.relay(ctx, in.w, in.ID, in.Body.Command, func(ctx context.Context) (*toolstack.Result, error) {
+			return s.opts.VMs.Delegated(ctx, in.ID, in.Body.Command, in.Body.Ticket)
+		})
+	})
 }
 
 func (s *Server) command(ctx context.Context, in *commandInput) (*body[CommandResult], error) {
+	var params vms.Params
+	if p := in.Body.Params; p != nil {
+		params = vms.Params{From: p.Offset, Disk: p.Disk, Size: p.Size, Stored: p.Stored, Delegation: p.Delegation, IssuedUntil: p.IssuedUntil}
+		if in.Body.Command == "audit" {
+			params.From = p.From
+		}
+	}
+	return s.relay(ctx, in.w, in.ID, in.Body.Command, func(ctx context.Context) (*toolstack.Result, error) {
+		return s.opts.VMs.Command(ctx, tenantOf(ctx), in.ID, in.Body.Command, in.Body.Ticket, params)
+	})
+}
+
+// relay runs a command within the limits on their number and time.
+func (s *Server) relay(ctx context.Context, w http.ResponseWriter, id, command string, run func(context.Context) (*toolstack.Result, error)) (*body[CommandResult], error) {
 	if !s.commands.tryAcquire() {
 		s.metrics.turnedAway.WithLabelValues("commands").Inc()
 		return nil, fail(ctx, problem.New(http.StatusServiceUnavailable, problem.ClassTooMany, "too many commands are running; try again").With("Retry-After", "1"))
@@ -160,23 +202,16 @@ func (s *Server) command(ctx context.Context, in *commandInput) (*body[CommandRe
 	defer s.commands.release()
 	t := s.opts.Config.Timeouts
 	//nolint:errcheck // a connection that takes no deadline is closed already
-	http.NewResponseController(in.w).SetWriteDeadline(time.Now().Add(t.Command.D() + t.Write.D()))
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(t.Command.D() + t.Write.D()))
 	wait, cancel := context.WithTimeout(ctx, t.Command.D())
 	defer cancel()
 	defer context.AfterFunc(s.opts.Stopping, cancel)()
-	var params vms.Params
-	if p := in.Body.Params; p != nil {
-		params = vms.Params{From: p.Offset, Disk: p.Disk, Size: p.Size, Stored: p.Stored}
-		if in.Body.Command == "audit" {
-			params.From = p.From
-		}
-	}
-	r, err := s.opts.VMs.Command(wait, tenantOf(ctx), in.ID, in.Body.Command, in.Body.Ticket, params)
+	r, err := run(wait)
 	if err != nil {
 		return nil, fail(ctx, err)
 	}
 	if r.Outcome != toolstack.Done {
-		s.opts.Log.Info("command", "request", infoOf(ctx).id, "vm", in.ID, "command", in.Body.Command, "outcome", r.Outcome, "class", r.Class)
+		s.opts.Log.Info("command", "request", infoOf(ctx).id, "vm", id, "command", command, "outcome", r.Outcome, "class", r.Class)
 	}
 	return &body[CommandResult]{CommandResult{r.Outcome, r.Class, r.Reason, r.Receipt, r.Descriptor, r.Chunks}}, nil
 }

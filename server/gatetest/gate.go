@@ -355,7 +355,7 @@ func (g *Gate) hypercall(s *session, c *Call) (any, error) {
 		return qmp.ChunkResult{Chunk: fmt.Appendf(nil, "%s %v", c.Command, c.Arguments)}, nil
 	case qmp.CmdGrow:
 		return qmp.GrowResult{Old: 1, New: 2, Guest: qmp.GuestTold}, nil
-	case qmp.CmdSetPolicy:
+	case qmp.CmdSetPolicy, qmp.CmdRevoke:
 		return nil, nil
 	case qmp.CmdDelete:
 		delete(g.vms, s.vm)

@@ -27,7 +27,10 @@ var sequences = map[string]func(*session) error{
 	"audit":    func(s *session) error { return read(s, qmp.CmdReadAudit, qmp.ReadAuditArgs{From: s.cmd.From}) },
 	"allow":    func(s *session) error { return s.call(callTimeout, qmp.CmdSetPolicy, nil, nil) },
 	"grow":     grow,
-	"delete":   func(s *session) error { return s.call(callTimeout, qmp.CmdDelete, nil, nil) },
+	"undelegate": func(s *session) error {
+		return s.call(callTimeout, qmp.CmdRevoke, qmp.RevokeArgs{Delegation: s.cmd.Delegation, IssuedUntil: s.cmd.IssuedUntil}, nil)
+	},
+	"delete": func(s *session) error { return s.call(callTimeout, qmp.CmdDelete, nil, nil) },
 }
 
 // operator are the commands that an owner's policy may allow without a ticket.

@@ -33,7 +33,10 @@ type Command struct {
 	Name   string
 	Ticket []byte // sealed; none: the owner's policy must allow the command
 	From   uint64 // log: byte offset; audit: sequence number
-	Size   uint64 // grow: bytes, as the guest will see the one disk of Disks
+
+	Delegation  string // undelegate: id, or
+	IssuedUntil int64  // all that were issued until then
+	Size        uint64 // grow: bytes, as the guest will see the one disk of Disks
 
 	// For start and grow. The files stay the caller's.
 	Disks []File
@@ -190,7 +193,7 @@ func (f *failure) Error() string { return f.reason }
 // outcomeOf tells refusals of the gate from failures of what it allowed.
 func outcomeOf(class string) string {
 	switch class {
-	case qmp.ClassDenied, qmp.ClassRefused, qmp.ClassRedirected, qmp.ClassExpired, qmp.ClassReplayed, qmp.ClassStale,
+	case qmp.ClassDenied, qmp.ClassRefused, qmp.ClassRedirected, qmp.ClassExpired, qmp.ClassReplayed, qmp.ClassStale, qmp.ClassRevoked,
 		qmp.ClassBusy, qmp.ClassNotRunning, qmp.ClassRunning, qmp.ClassInvalid, qmp.ClassDowngrade, qmp.ClassCommandNotFound:
 		return Refused
 	}

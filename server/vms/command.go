@@ -22,6 +22,9 @@ type Params struct {
 	Disk   string // grow: the disk's name
 	Size   uint64 // grow: bytes, as the guest will see it
 	Stored uint64 // grow: bytes that the ciphertext file needs for it
+
+	Delegation  string // undelegate: id, or
+	IssuedUntil int64  // all that were issued until then
 }
 
 // Command relays one management command of a VM's owner. An error means that
@@ -34,13 +37,13 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 	if !slices.Contains(toolstack.Commands(), command) {
 		return nil, problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "no command %q; there are %v", command, toolstack.Commands())
 	}
-	if len(ticket) == 0 || len(ticket) > MaxTicket {
-		return nil, problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "ticket: 1 to %d bytes are needed", MaxTicket)
+	if err := checkTicket(ticket); err != nil {
+		return nil, err
 	}
 	if v.Phase == store.PhaseRegistering {
 		return nil, problem.New(http.StatusConflict, problem.ClassBusy, "VM %s is being registered just now", id)
 	}
-	cmd := &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: p.From, Size: p.Size}
+	cmd := &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: p.From, Size: p.Size, Delegation: p.Delegation, IssuedUntil: p.IssuedUntil}
 	if command == "grow" {
 		if err := s.growImage(ctx, t, v, p); err != nil {
 			return nil, err
@@ -66,6 +69,32 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 		}
 	}
 	return r, nil
+}
+
+func checkTicket(ticket []byte) error {
+	if len(ticket) == 0 || len(ticket) > MaxTicket {
+		return problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "ticket: 1 to %d bytes are needed", MaxTicket)
+	}
+	return nil
+}
+
+// Delegated relays a command of somebody whom a VM's owner delegated it to. Any
+// tenant may ask: whether there is a delegation is sealed, and the gate's to say.
+// Who does not know the VM's id, which is random, learns nothing.
+func (s *Service) Delegated(ctx context.Context, id, command string, ticket []byte) (*toolstack.Result, error) {
+	v, err := s.Store.VMByID(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, problem.NotFound("VM", id)
+	case err != nil:
+		return nil, problem.Internal(err)
+	case !slices.Contains(toolstack.OperatorCommands(), command):
+		return nil, problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "no command %q can be delegated; there are %v", command, toolstack.OperatorCommands())
+	}
+	if err := checkTicket(ticket); err != nil {
+		return nil, err
+	}
+	return s.run(ctx, v, &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket})
 }
 
 // growImage makes room for a disk that is to grow, before the hypervisor looks. If

@@ -77,6 +77,9 @@ type Params struct {
 	Disk   string  `json:"disk,omitempty"`   // grow: the disk's name
 	Size   uint64  `json:"size,omitempty"`   // grow: bytes, as the guest will see it
 	Stored uint64  `json:"stored,omitempty"` // grow: bytes that the image needs for it
+
+	Delegation  string `json:"delegation,omitempty"`   // undelegate: id, 64 hex digits, or
+	IssuedUntil int64  `json:"issued_until,omitempty"` // all that were issued until then
 }
 
 // Command is the body of POST /v1/vms/{id}/commands.

@@ -108,6 +108,12 @@ func (c *Client) Command(ctx context.Context, id string, cmd Command) (*Outcome,
 	return out, c.post(ctx, "/v1/vms/"+url.PathEscape(id)+"/commands", cmd, out, maxCommand, commandTimeout)
 }
 
+// Delegated relays a delegate's ticket, like Command.
+func (c *Client) Delegated(ctx context.Context, id string, cmd Command) (*Outcome, error) {
+	out := new(Outcome)
+	return out, c.post(ctx, "/v1/vms/"+url.PathEscape(id)+"/delegated", cmd, out, maxCommand, commandTimeout)
+}
+
 func (c *Client) post(ctx context.Context, path string, in, out any, most int64, timeout time.Duration) error {
 	body, err := json.Marshal(in)
 	if err != nil {
