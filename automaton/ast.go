@@ -74,7 +74,17 @@ type command struct {
 	args     *value // kind valueObject
 	binds    bool   // args holds captures
 	captures *captures
+	at       origin
 }
+
+// origin is where a hypercall stands in its text.
+type origin struct {
+	text   *input // nil: nowhere
+	offset int
+}
+
+// input is a text that was parsed: the one given, or an imported one.
+type input struct{ name, text string }
 
 type valueKind uint8
 

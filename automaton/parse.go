@@ -67,6 +67,7 @@ type parser struct {
 	binds    bool     // the value just parsed holds captures
 	unknown  []string // imports that Format does not look up
 	before   int      // where the token before tok ends
+	input    *input   // the text, for the places of hypercalls
 }
 
 // budget is what a text and its imports share.
@@ -337,7 +338,10 @@ func (p *parser) command() (*node, error) {
 	if p.commands++; p.commands > MaxStates {
 		return nil, p.fail("use * or a repetition", "more than %d hypercalls in one automaton", MaxStates)
 	}
-	c := &command{name: p.tok.text, args: &value{kind: valueObject}, captures: p.captures}
+	if p.input == nil {
+		p.input = &input{p.name, p.lexer.text}
+	}
+	c := &command{name: p.tok.text, args: &value{kind: valueObject}, captures: p.captures, at: origin{p.input, p.tok.offset}}
 	if err := p.advance(); err != nil {
 		return nil, err
 	}

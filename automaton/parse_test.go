@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,6 +72,15 @@ func checkCanonical(t *testing.T, f *File) {
 	}
 	if back.String() != text || back.Hash() != f.Hash() {
 		t.Fatalf("the canonical form changes:\n%s\n%s", text, back)
+	}
+	for _, file := range []*File{f, back} { // they stand at other places
+		for _, d := range slices.Concat(file.parts, file.automata) {
+			for _, n := range []*node{d.body, d.abort} {
+				for _, c := range n.commands(nil) {
+					c.at = origin{}
+				}
+			}
+		}
 	}
 	if !reflect.DeepEqual(f, back) {
 		t.Fatalf("the canonical form means something else:\n%s", text)

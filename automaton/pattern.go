@@ -8,6 +8,16 @@ type Hypercall struct {
 	Definition string  // the automaton's name, or "@" and the part's
 	Name       string  // of the command
 	Arguments  Pattern // of ShapeObject
+
+	at origin
+}
+
+// Fault describes something wrong with the hypercall, at its place in the text.
+func (h Hypercall) Fault(msg, hint string) *SyntaxError {
+	if h.at.text == nil {
+		return &SyntaxError{Msg: msg, Hint: hint}
+	}
+	return syntaxError(h.at.text.name, h.at.text.text, h.at.offset, msg, hint)
 }
 
 // Hypercalls returns every hypercall that the text writes, the definitions in
@@ -18,7 +28,7 @@ func (f *File) Hypercalls() []Hypercall {
 	add := func(name string, d *definition) {
 		for _, n := range []*node{d.body, d.abort} {
 			for _, c := range n.commands(nil) {
-				out = append(out, Hypercall{name, c.name, Pattern{c.args, c.captures.names}})
+				out = append(out, Hypercall{name, c.name, Pattern{c.args, c.captures.names}, c.at})
 			}
 		}
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/qmp/schema"
+	"github.com/uvbond/uvbond/qmp/schema/recorded"
 	"github.com/uvbond/uvbond/tenant/fail"
 )
 
@@ -56,13 +58,14 @@ type findingView struct {
 }
 
 func (a *app) automatonCheck() *cobra.Command {
-	var policy string
+	var policy, version string
 	var anyCommand bool
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Find what is wrong with texts of automata",
 		Long: `Checks the syntax and looks for parts that nothing uses, hypercalls that the gate denies,
 arguments that nothing can satisfy, and points from which no end can be reached. The exit
-code is 1 when something was found. Arguments are not held against QEMU's schema.
+code is 1 when something was found. Commands, arguments and values are held against QEMU's
+schema, as it was recorded, and the gate's own commands.
 
 With --policy it also tells what a session could send by that policy just as well as by a
 ticket with the automaton. That is no fault, but a receipt of it proves less.
@@ -81,20 +84,34 @@ ticket with the automaton. That is no fault, but a receipt of it proves less.
 			if anyCommand {
 				known = nil
 			}
-			return a.runCheck(c.Context(), args, policy, known)
+			return a.runCheck(c.Context(), args, checkOptions{policy, version, known})
 		},
 	}
 	c.Flags().StringVar(&policy, "policy", "", "policy to compare with")
+	c.Flags().StringVar(&version, "qemu", "", "version of QEMU whose schema counts, or none (default: the newest that is recorded)")
+	_ = c.RegisterFlagCompletionFunc("qemu", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return append(recorded.Versions(), "none"), cobra.ShellCompDirectiveNoFileComp
+	})
 	c.Flags().BoolVar(&anyCommand, "any-command", false, "do not hold hypercalls against the gate's allow-list")
 	complete := a.automatonNames(0)
 	_ = c.RegisterFlagCompletionFunc("policy", complete)
 	return c
 }
 
-func (a *app) runCheck(ctx context.Context, refs []string, policy string, known func(string) error) error {
+// checkOptions is what texts are held against.
+type checkOptions struct {
+	policy, qemu string
+	known        func(string) error // nil: any command
+}
+
+func (a *app) runCheck(ctx context.Context, refs []string, o checkOptions) error {
+	qemu, err := schemaOf(o.qemu)
+	if err != nil {
+		return err
+	}
 	var whole *automaton.Machine
-	if policy != "" {
-		t, err := a.openText(ctx, policy)
+	if o.policy != "" {
+		t, err := a.openText(ctx, o.policy)
 		if err != nil {
 			return err
 		}
@@ -111,13 +128,13 @@ func (a *app) runCheck(ctx context.Context, refs []string, policy string, known 
 		if err != nil {
 			return err
 		}
-		v := t.check(known, whole)
+		v := t.check(o.known, qemu, whole)
 		if !v.OK {
 			bad++
 		}
 		list = append(list, v)
 	}
-	err := a.print(list, func(w io.Writer) {
+	err = a.print(list, func(w io.Writer) {
 		for _, v := range list {
 			v.write(w)
 		}
@@ -132,7 +149,7 @@ func (a *app) runCheck(ctx context.Context, refs []string, policy string, known 
 	return err
 }
 
-func (t *automatonText) check(known func(string) error, policy *automaton.Machine) checked {
+func (t *automatonText) check(known func(string) error, qemu *schema.Schema, policy *automaton.Machine) checked {
 	v := checked{File: t.label, Automata: []machineView{}, Findings: []findingView{}}
 	f, err := t.parse()
 	var s *automaton.SyntaxError
@@ -148,6 +165,7 @@ func (t *automatonText) check(known func(string) error, policy *automaton.Machin
 	for _, text := range f.Check(known) {
 		v.Findings = append(v.Findings, findingView{Text: text})
 	}
+	v.Findings = append(v.Findings, againstSchema(f, qemu)...)
 	if len(f.Names()) == 0 {
 		v.Notes = append(v.Notes, "there is no automaton in it: as a policy it allows nothing")
 	}
@@ -163,6 +181,62 @@ func (t *automatonText) check(known func(string) error, policy *automaton.Machin
 	}
 	v.OK = len(v.Findings) == 0
 	return v
+}
+
+// maxSchemaFindings bounds what is said of one text.
+const maxSchemaFindings = 64
+
+// againstSchema finds hypercalls that can never be sent: commands, arguments and
+// values that neither QEMU nor the gate has.
+func againstSchema(f *automaton.File, qemu *schema.Schema) []findingView {
+	var found []findingView
+	if qemu == nil {
+		return nil
+	}
+	known := map[string]bool{}
+	say := func(h automaton.Hypercall, text string) {
+		// An unknown name is the whole sentence's last half: what was meant.
+		text, hint, meant := strings.Cut(text, "; did you mean ")
+		if meant {
+			hint = "did you mean " + hint
+		}
+		s := h.Fault(text, hint)
+		shown := *s
+		shown.Hint = ""
+		view := findingView{Text: s.Msg, Line: s.Line, Col: s.Col, Hint: hint, full: shown.Error()}
+		if !known[view.full] && len(found) < maxSchemaFindings {
+			known[view.full] = true
+			found = append(found, view)
+		}
+	}
+	for _, h := range f.Hypercalls() {
+		c, err := qemu.Command(h.Name)
+		if err != nil {
+			say(h, "hypercall `"+h.Name+"`: "+err.Error())
+			continue
+		}
+		for _, problem := range schema.Problems(c.Name, c.Arguments, h.Arguments) {
+			say(h, problem)
+		}
+	}
+	return found
+}
+
+// schemaOf returns the schema of a version of QEMU with the gate's own commands,
+// or nil for "none".
+func schemaOf(version string) (*schema.Schema, error) {
+	if version == "none" {
+		return nil, nil
+	}
+	versions := recorded.Versions()
+	if version == "" {
+		version = versions[len(versions)-1]
+	}
+	s, err := recorded.Schema(version)
+	if err != nil {
+		return nil, fail.Wrap(err, fail.Usage, "recorded: "+strings.Join(versions, ", ")+"; or none", "no schema of QEMU %s", version)
+	}
+	return s.WithGate(), nil
 }
 
 // againstPolicy tells what a session may send by either right.
