@@ -51,6 +51,8 @@ const (
 	launch     = `uvbond-launch {"disks":[{"name":"root","fd-index":0}]}`
 	launchFull = `uvbond-launch {"disks":[{"name":"root","fd-index":0},{"name":"data-1","fd-index":1}],"taps":[2,3],` +
 		`"expect":{"memory":1073741824,"vcpus":2,"firmware":"uefi","machine":"q35"}}`
+	launchStored = `uvbond-launch {"disks":[],"exports":[{"name":"root","storage":"ceph1","export":"pool/image-564caa"}]}`
+
 	query = "query-status"
 )
 
@@ -58,10 +60,11 @@ const (
 // which hypercall it refuses after the calls before it.
 var sequences = map[string]struct{ accepted, refused [][]string }{
 	"start": {
-		accepted: [][]string{{launch, "cont"}, {launchFull, query, query, "cont", query}},
+		accepted: [][]string{{launch, "cont"}, {launchStored, "cont"}, {launchFull, query, query, "cont", query}},
 		refused: [][]string{
 			{"cont"}, {query}, {launch, launch}, {launch, "cont", "cont"}, {launch, "quit"}, {launch, "stop"}, {launch, "cont", "system_reset"},
-			{`uvbond-launch`}, {`uvbond-launch {"disks":[]}`}, {`uvbond-launch {"disks":[{"name":"root"}]}`},
+			{`uvbond-launch`}, {`uvbond-launch {"disks":[],"exports":[]}`}, {`uvbond-launch {"exports":[{"name":"root","storage":"ceph1","export":"x"}]}`},
+			{`uvbond-launch {"disks":[],"exports":[{"name":"root","storage":"nbd://10.0.0.1","export":"x"}]}`}, {`uvbond-launch {"disks":[],"exports":[{"name":"root","storage":"ceph1","export":"a b"}]}`}, {`uvbond-launch {"disks":[{"name":"root"}]}`},
 			{`uvbond-launch {"disks":[{"name":"root","fd-index":16}]}`}, {`uvbond-launch {"disks":[{"name":"root","fd-index":-1}]}`},
 			{`uvbond-launch {"disks":[{"name":"root","fd-index":0,"path":"/etc/shadow"}]}`}, {`uvbond-launch {"disks":[{"name":"../x","fd-index":0}]}`},
 			{`uvbond-launch {"disks":[{"name":"root","fd-index":0}],"kernel":"x"}`}, {`uvbond-launch {"disks":[{"name":"root","fd-index":0}],"taps":["a"]}`},

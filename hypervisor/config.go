@@ -20,6 +20,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/uvbond/uvbond/hypervisor/storage"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -47,6 +48,20 @@ type Config struct {
 	LogFormat string `toml:"log_format"`
 	// Disks says how disks are served.
 	Disks DisksConfig `toml:"disks"`
+	// Storage names the NBD servers on which ciphertext may be.
+	Storage map[string]storage.Config `toml:"storage"`
+}
+
+// storages opens what Storage names.
+func (c *Config) storages() (map[string]*storage.Storage, error) {
+	out := make(map[string]*storage.Storage, len(c.Storage))
+	for name, s := range c.Storage {
+		var err error
+		if out[name], err = storage.New(name, s); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // DisksConfig is the part [disks] of the configuration.
@@ -82,6 +97,7 @@ func DefaultConfig() Config {
 		StateDir: "/var/lib/uvbond/hypervisor", RunDir: "/run/uvbond/hypervisor",
 		Gate: "/run/uvbond/gate/gate.sock", GateUsers: []string{"uvbond-server"},
 		Accel: "auto", UIDBase: 600000, MaxVMs: 256, LogFormat: "text",
+		Storage: map[string]storage.Config{},
 	}
 }
 

@@ -26,6 +26,10 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	storages, err := c.storages()
+	if err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("own program: %w", err)
@@ -51,7 +55,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 			BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), Accel: c.Accel, Self: self,
 			UIDBase: c.UIDBase, FirmwareDir: c.FirmwareDir, Logger: log,
 		},
-		RunDir: c.RunDir, Version: Version, MaxVMs: c.MaxVMs, Limits: c.Disks.Limits.limits(), Log: log,
+		RunDir: c.RunDir, Version: Version, MaxVMs: c.MaxVMs, Limits: c.Disks.Limits.limits(), Storages: storages, Log: log,
 	}, store)
 	if err != nil {
 		return err

@@ -1,7 +1,9 @@
 package hypervisor
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -9,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/hypervisor/storage"
 	"github.com/uvbond/uvbond/hypervisor/vm"
 )
 
@@ -39,10 +42,23 @@ func Doctor(c Config) []Finding {
 	}
 	err = onTmpfs(c.RunDir)
 	add("run folder in memory", err == nil, describe(err, c.RunDir), "install -d -m 0700 "+c.RunDir+" && mount -t tmpfs -o mode=0700 tmpfs "+c.RunDir)
+	for _, name := range slices.Sorted(maps.Keys(c.Storage)) {
+		detail, err := lookAt(name, c.Storage[name])
+		add("storage "+name, err == nil, describe(err, detail), "edit [storage."+name+"] in the configuration, or start its server")
+	}
 	for _, f := range vm.Check(vm.Config{BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), FirmwareDir: c.FirmwareDir, UIDBase: c.UIDBase}) {
 		add(f.Name, f.OK, f.Detail, f.Fix)
 	}
 	return out
+}
+
+// lookAt tells whether a storage can be reached.
+func lookAt(name string, c storage.Config) (string, error) {
+	s, err := storage.New(name, c)
+	if err != nil {
+		return "", err
+	}
+	return c.URI + " answers", s.Check(context.Background())
 }
 
 // withC tells whether the program is linked with C code. Then it has threads

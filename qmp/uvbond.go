@@ -116,15 +116,24 @@ type CloseResult struct {
 // LaunchArgs are the arguments of uvbond-launch. Descriptors of the ciphertext
 // disks and taps travel beside the request; the indexes count them from 0.
 type LaunchArgs struct {
-	Disks  []DiskFile    `json:"disks"`
-	Taps   []int         `json:"taps,omitempty"`
-	Expect *LaunchExpect `json:"expect,omitempty"`
+	Disks   []DiskFile    `json:"disks"`
+	Exports []DiskExport  `json:"exports,omitempty"` // disks that are on a storage and have no descriptor
+	Taps    []int         `json:"taps,omitempty"`
+	Expect  *LaunchExpect `json:"expect,omitempty"`
 }
 
 // DiskFile names the descriptor that holds a registered disk's ciphertext.
 type DiskFile struct {
 	Name    string `json:"name"`
 	FDIndex int    `json:"fd-index"`
+}
+
+// DiskExport says on which of the storages of the hypervisor's configuration a
+// registered disk's ciphertext is, and under which name.
+type DiskExport struct {
+	Name    string `json:"name"`
+	Storage string `json:"storage"`
+	Export  string `json:"export"`
 }
 
 // LaunchExpect is what the provider thinks the VM is. The gate never builds

@@ -71,14 +71,14 @@ func Open(ctx context.Context, config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.size.Store(s.size)
-	c.minBlock, c.maxBlock = s.minBlock, s.maxBlock-s.maxBlock%config.SectorSize
-	c.fua = s.flags&proto.SendFlush == 0 && !config.ReadOnly
-	c.canTrim.Store(s.flags&proto.SendTrim != 0 && !config.ReadOnly)
+	c.size.Store(s.Size)
+	c.minBlock, c.maxBlock = s.MinBlock, s.MaxBlock-s.MaxBlock%config.SectorSize
+	c.fua = s.Flags&proto.SendFlush == 0 && !config.ReadOnly
+	c.canTrim.Store(s.Flags&proto.SendTrim != 0 && !config.ReadOnly)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.ledger.init(config.SectorSize, config.MaxUnflushed, !c.fua && !config.ReadOnly)
 	n := config.Connections
-	if s.flags&proto.CanMultiConn == 0 {
+	if s.Flags&proto.CanMultiConn == 0 {
 		n = 1
 	}
 	c.watchdog = time.AfterFunc(time.Hour, c.watch)
@@ -105,11 +105,7 @@ func (c *Client) open(ctx context.Context, index int) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	size := c.size.Load()
-	nc, err := c.config.Dial(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("nbd: connect: %w", err)
-	}
-	s, err := c.config.handshake(ctx, nc)
+	s, err := c.config.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -120,19 +116,35 @@ func (c *Client) open(ctx context.Context, index int) (*session, error) {
 	return s, nil
 }
 
+// connect returns a connection with the export chosen.
+func (c *Config) connect(ctx context.Context) (*session, error) {
+	if c.Ready != nil {
+		nc, offer, err := c.Ready(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &session{nc, offer}, nil
+	}
+	nc, err := c.Dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nbd: connect: %w", err)
+	}
+	return c.handshake(ctx, nc)
+}
+
 // acceptable checks that the disk behind s can be used, and is no less than
 // before. size is what it had when the server was asked.
 func (c *Client) acceptable(s *session, index int, size int64) error {
 	sector := c.config.SectorSize
 	switch {
-	case s.minBlock > sector:
-		return fmt.Errorf("%w: it reads and writes blocks of at least %d bytes, the disk has sectors of %d", ErrRefused, s.minBlock, sector)
-	case s.maxBlock < sector:
-		return fmt.Errorf("%w: it reads and writes at most %d bytes, less than a sector of %d", ErrRefused, s.maxBlock, sector)
+	case s.MinBlock > sector:
+		return fmt.Errorf("%w: it reads and writes blocks of at least %d bytes, the disk has sectors of %d", ErrRefused, s.MinBlock, sector)
+	case s.MaxBlock < sector:
+		return fmt.Errorf("%w: it reads and writes at most %d bytes, less than a sector of %d", ErrRefused, s.MaxBlock, sector)
 	case c.config.ReadOnly:
-	case s.flags&proto.ReadOnly != 0:
+	case s.Flags&proto.ReadOnly != 0:
 		return fmt.Errorf("%w: the export is read-only", ErrRefused)
-	case s.flags&(proto.SendFlush|proto.SendFUA) == 0:
+	case s.Flags&(proto.SendFlush|proto.SendFUA) == 0:
 		return fmt.Errorf("%w: it has neither flush nor FUA, so nothing written to it is safe", ErrRefused)
 	}
 	if c.ctx == nil {
@@ -143,21 +155,21 @@ func (c *Client) acceptable(s *session, index int, size int64) error {
 		needed = proto.SendFUA
 	}
 	switch {
-	case s.size < size:
+	case s.Size < size:
 		return errShrunk
-	case s.size < c.size.Load():
+	case s.Size < c.size.Load():
 		return errors.New("nbd: the export grew meanwhile")
-	case s.minBlock > c.minBlock || s.maxBlock < c.maxBlock:
+	case s.MinBlock > c.minBlock || s.MaxBlock < c.maxBlock:
 		return fmt.Errorf("%w: its block sizes are not what they were", ErrRefused)
-	case !c.config.ReadOnly && s.flags&needed == 0:
+	case !c.config.ReadOnly && s.Flags&needed == 0:
 		return fmt.Errorf("%w: it cannot flush as it could before", ErrRefused)
-	case index > 0 && s.flags&proto.CanMultiConn == 0:
+	case index > 0 && s.Flags&proto.CanMultiConn == 0:
 		return errors.New("nbd: the server does not allow several connections any more")
 	}
-	c.canTrim.Store(s.flags&proto.SendTrim != 0 && !c.config.ReadOnly)
+	c.canTrim.Store(s.Flags&proto.SendTrim != 0 && !c.config.ReadOnly)
 	for {
 		old := c.size.Load()
-		if s.size <= old || c.size.CompareAndSwap(old, s.size) {
+		if s.Size <= old || c.size.CompareAndSwap(old, s.Size) {
 			return nil
 		}
 	}

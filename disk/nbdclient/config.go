@@ -26,6 +26,9 @@ type Config struct {
 	// one broke, and by several goroutines; ctx has a time limit, and ends with
 	// Close.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Ready, if not nil, is used in the place of Dial, Export and TLS: it returns
+	// connections on which the export was chosen already (see Negotiate).
+	Ready func(ctx context.Context) (net.Conn, Offer, error)
 	// Export is the name of the export, at most 4096 bytes; the empty one is the
 	// server's default.
 	Export string
@@ -71,7 +74,7 @@ func (c *Config) prepare() error {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	switch {
-	case c.Dial == nil:
+	case c.Dial == nil && c.Ready == nil:
 		return errors.New("nbd: no way to connect is configured")
 	case len(c.Export) > proto.MaxString:
 		return fmt.Errorf("nbd: the export's name has %d bytes, the protocol allows %d", len(c.Export), proto.MaxString)

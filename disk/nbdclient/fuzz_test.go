@@ -48,7 +48,7 @@ func FuzzHandshake(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if s.size < 0 || s.minBlock < 1 || s.minBlock > mostMinBlock || s.maxBlock < s.minBlock || s.maxBlock > maxBlock {
+		if s.Size < 0 || s.MinBlock < 1 || s.MinBlock > mostMinBlock || s.MaxBlock < s.MinBlock || s.MaxBlock > maxBlock {
 			t.Fatalf("agreed to %+v", s)
 		}
 	})
@@ -85,7 +85,7 @@ func replies(t *testing.T, in []byte, structured bool) {
 		{command: proto.CmdWrite, off: 0, n: 512, buf: make([]byte, 512), hashes: []uint64{1}},
 		{command: proto.CmdFlush},
 	}
-	s := &session{nc: &script{in: bytes.NewReader(in)}, structured: structured}
+	s := &session{nc: &script{in: bytes.NewReader(in)}, Offer: Offer{Structured: structured}}
 	l.session = s
 	c.ledger.writes = 1
 	for i := range depth {

@@ -24,14 +24,29 @@ const (
 	mostMinBlock     = 64 << 10 // the protocol's bound on a minimum block size
 )
 
-// session is what a handshake has agreed on.
+// Offer is what a handshake has agreed on.
+type Offer struct {
+	Size       int64  // of the export, in bytes
+	Flags      uint16 // transmission flags
+	Structured bool   // structured replies are used
+	MinBlock   int    // bytes; reads and writes are multiples
+	MaxBlock   int    // bytes
+}
+
+// session is a connection that an export was chosen on.
 type session struct {
-	nc         net.Conn // TLS, if that is configured
-	size       int64    // of the export, in bytes
-	flags      uint16   // transmission flags
-	structured bool
-	minBlock   int // bytes; reads and writes are multiples
-	maxBlock   int // bytes
+	nc net.Conn // TLS, if that is configured
+	Offer
+}
+
+// Negotiate chooses the export on nc, for another process's Config.Ready; of c only
+// Export and TLS count. On an error nc is closed.
+func (c *Config) Negotiate(ctx context.Context, nc net.Conn) (net.Conn, Offer, error) {
+	s, err := c.handshake(ctx, nc)
+	if err != nil {
+		return nil, Offer{}, err
+	}
+	return s.nc, s.Offer, nil
 }
 
 // ErrRefused is what a server's offer is that no later attempt is expected to
@@ -78,7 +93,7 @@ func (c *Config) negotiate(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		s.structured = kind == proto.RepAck
+		s.Structured = kind == proto.RepAck
 	}
 	return s.choose(c.Export)
 }
@@ -127,7 +142,7 @@ func (s *session) choose(export string) error {
 	if err := s.option(proto.OptGo, b); err != nil {
 		return err
 	}
-	s.minBlock, s.maxBlock = 1, maxBlock
+	s.MinBlock, s.MaxBlock = 1, maxBlock
 	seen := map[uint16]bool{}
 	for range maxOptReplies {
 		kind, data, err := s.optReply(proto.OptGo)
@@ -183,11 +198,11 @@ func (s *session) info(b []byte, seen map[uint16]bool) error {
 			return violated("the export's information has %d bytes", len(b))
 		}
 		size := binary.BigEndian.Uint64(b)
-		s.flags = binary.BigEndian.Uint16(b[8:])
-		if size > math.MaxInt64 || s.flags&proto.HasFlags == 0 {
-			return violated("an export of %d bytes with flags %#x", size, s.flags)
+		s.Flags = binary.BigEndian.Uint16(b[8:])
+		if size > math.MaxInt64 || s.Flags&proto.HasFlags == 0 {
+			return violated("an export of %d bytes with flags %#x", size, s.Flags)
 		}
-		s.size = int64(size)
+		s.Size = int64(size)
 		return nil
 	}
 	if len(b) != 12 {
@@ -198,7 +213,7 @@ func (s *session) info(b []byte, seen map[uint16]bool) error {
 	if !powerOf2(least) || least > mostMinBlock || !powerOf2(preferred) || preferred < max(least, 512) || most < least || (most != math.MaxUint32 && most%least != 0) {
 		return violated("block sizes %d, %d, %d", least, preferred, most)
 	}
-	s.minBlock, s.maxBlock = int(least), int(min(most, maxBlock))
+	s.MinBlock, s.MaxBlock = int(least), int(min(most, maxBlock))
 	return nil
 }
 

@@ -54,7 +54,7 @@ func TestQueue(t *testing.T) {
 	for _, options := range [][]string{nil, {"--no-sr", "--filter=blocksize-policy", "blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=8192", "blocksize-error-policy=error"}} {
 		args := append([]string{"file", blank(t, 5*mib)}, options...)
 		s := nbdkit(t, args...)
-		d := encrypted(t, openFor(t, s.config()))
+		d := encrypted(t, openFor(t, configOf(s)))
 		q, err := d.NewQueue(64)
 		if err != nil {
 			t.Fatal(err)
@@ -75,8 +75,8 @@ func TestQueue(t *testing.T) {
 			}
 			rs = append(rs, &disk.Request{Op: disk.Flush})
 			if round%10 == 5 {
-				s.kill()
-				time.AfterFunc(30*time.Millisecond, s.start)
+				s.Kill()
+				time.AfterFunc(30*time.Millisecond, s.Start)
 			}
 			spin(t, q, rs...)
 			for _, r := range rs {
@@ -110,7 +110,7 @@ func openFor(t testing.TB, config Config) *Client {
 
 func TestQueueErrors(t *testing.T) {
 	s := nbdkit(t, "--filter=error", "memory", "2M", "error=ENOSPC", "error-pwrite-rate=100%")
-	config := s.config()
+	config := configOf(s)
 	config.Outage = 200 * time.Millisecond
 	c := openFor(t, config)
 	d := encrypted(t, c)
@@ -124,14 +124,14 @@ func TestQueueErrors(t *testing.T) {
 	if !errors.Is(w.Err, unix.ENOSPC) {
 		t.Fatal(w.Err)
 	}
-	s.kill()
+	s.Kill()
 	r := &disk.Request{Op: disk.Read, Data: [][]byte{make([]byte, 4096)}}
 	f := &disk.Request{Op: disk.Flush}
 	spin(t, q, r, f)
 	if !errors.Is(r.Err, unix.EIO) || !errors.Is(f.Err, unix.EIO) {
 		t.Fatal(r.Err, f.Err)
 	}
-	s.start()
+	s.Start()
 }
 
 func BenchmarkQueue(b *testing.B) {

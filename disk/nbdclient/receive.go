@@ -32,7 +32,7 @@ func (l *link) receive(s *session) error {
 		case proto.MagicSimple:
 			err = l.simple(br, s, binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:]))
 		case proto.MagicChunk:
-			if !s.structured {
+			if !s.Structured {
 				return violated("a structured reply was not agreed on")
 			}
 			err = l.chunk(br)
@@ -51,7 +51,7 @@ func (l *link) simple(br *bufio.Reader, s *session, number uint32, cookie uint64
 	if err != nil {
 		return err
 	}
-	if r.command == proto.CmdRead && s.structured {
+	if r.command == proto.CmdRead && s.Structured {
 		return violated("a simple reply to a read after structured ones were agreed on")
 	}
 	switch {

@@ -10,9 +10,7 @@ import (
 	mrand "math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,102 +19,30 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/disk/nbdclient/nbdtest"
 )
 
 // The tests in this file use the servers that people have.
 
-// server is a program that serves NBD on a unix socket, and can be killed and
-// started again.
-type server struct {
-	t       *testing.T
-	network string // "" for unix
-	path    string
-	args    []string
-	cmd     *exec.Cmd
-	log     bytes.Buffer
+func nbdkit(t *testing.T, args ...string) *nbdtest.Server {
+	t.Helper()
+	return nbdtest.Nbdkit(t, args...)
 }
 
-func tool(t testing.TB, name, debian string) string {
+func qemuNBD(t *testing.T, args ...string) *nbdtest.Server {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%s is missing: install the Debian package %s", name, debian)
-	}
-	return path
+	return nbdtest.Start(t, "qemu-utils", append([]string{"qemu-nbd", "--persistent", "--socket", "SOCKET", "--format", "raw"}, args...)...)
 }
 
-// newServer starts args, in which SOCKET stands for the socket's path.
-func newServer(t *testing.T, args ...string) *server {
+func storageDaemon(t *testing.T, path string) *nbdtest.Server {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "uvn")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &server{t: t, path: filepath.Join(dir, "s"), args: slices.Clone(args)}
-	for i := range s.args {
-		s.args[i] = strings.ReplaceAll(s.args[i], "SOCKET", s.path)
-	}
-	s.start()
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("%s: %s", s.args[0], s.log.String())
-		}
-	})
-	return s
-}
-
-func nbdkit(t *testing.T, args ...string) *server {
-	t.Helper()
-	tool(t, "nbdkit", "nbdkit")
-	return newServer(t, append([]string{"nbdkit", "--foreground", "--exit-with-parent", "--unix", "SOCKET"}, args...)...)
-}
-
-func qemuNBD(t *testing.T, args ...string) *server {
-	t.Helper()
-	tool(t, "qemu-nbd", "qemu-utils")
-	return newServer(t, append([]string{"qemu-nbd", "--persistent", "--socket", "SOCKET", "--format", "raw"}, args...)...)
-}
-
-func storageDaemon(t *testing.T, path string) *server {
-	t.Helper()
-	tool(t, "qemu-storage-daemon", "qemu-system-common")
-	return newServer(t, "qemu-storage-daemon", "--blockdev", "file,node-name=f,filename="+path+",discard=unmap",
+	return nbdtest.Start(t, "qemu-system-common", "qemu-storage-daemon", "--blockdev", "file,node-name=f,filename="+path+",discard=unmap",
 		"--nbd-server", "addr.type=unix,addr.path=SOCKET,max-connections=0", "--export", "nbd,id=e,node-name=f,name=,writable=on")
 }
 
-func (s *server) start() {
-	s.t.Helper()
-	network := "unix"
-	if s.network != "" {
-		network = s.network
-	} else {
-		os.Remove(s.path)
-	}
-	s.cmd = exec.Command(s.args[0], s.args[1:]...)
-	s.cmd.Stderr = &s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	for range 2000 {
-		if nc, err := net.Dial(network, s.path); err == nil {
-			nc.Close()
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	s.t.Fatalf("%s does not listen: %s", s.args[0], s.log.String())
-}
-
-func (s *server) kill() {
-	s.cmd.Process.Kill()
-	s.cmd.Wait()
-}
-
-func (s *server) config() Config {
-	u := &URI{Network: "unix", Address: s.path}
+func configOf(s *nbdtest.Server) Config {
+	u := &URI{Network: "unix", Address: s.Path}
 	return Config{Dial: u.Dial}
 }
 
@@ -136,14 +62,7 @@ func open(t *testing.T, c Config) *Client {
 
 func blank(t *testing.T, size int64) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, size); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return nbdtest.Blank(t, size)
 }
 
 // model writes at random from several goroutines, each on sectors of its own, and
@@ -243,33 +162,35 @@ func (m *model) exercise(t *testing.T, c *Client, ops int64) {
 const mib = 1 << 20
 
 func TestServers(t *testing.T) {
-	for name, start := range map[string]func(t *testing.T) *server{
-		"nbdkit memory":     func(t *testing.T) *server { return nbdkit(t, "memory", "16M") },
-		"nbdkit file":       func(t *testing.T) *server { return nbdkit(t, "file", blank(t, 16*mib)) },
-		"nbdkit simple":     func(t *testing.T) *server { return nbdkit(t, "--no-sr", "memory", "16M") },
-		"nbdkit one thread": func(t *testing.T) *server { return nbdkit(t, "--threads=1", "memory", "16M") },
-		"nbdkit one conn": func(t *testing.T) *server {
+	for name, start := range map[string]func(t *testing.T) *nbdtest.Server{
+		"nbdkit memory":     func(t *testing.T) *nbdtest.Server { return nbdkit(t, "memory", "16M") },
+		"nbdkit file":       func(t *testing.T) *nbdtest.Server { return nbdkit(t, "file", blank(t, 16*mib)) },
+		"nbdkit simple":     func(t *testing.T) *nbdtest.Server { return nbdkit(t, "--no-sr", "memory", "16M") },
+		"nbdkit one thread": func(t *testing.T) *nbdtest.Server { return nbdkit(t, "--threads=1", "memory", "16M") },
+		"nbdkit one conn": func(t *testing.T) *nbdtest.Server {
 			return nbdkit(t, "--filter=multi-conn", "memory", "16M", "multi-conn-mode=disable")
 		},
-		"nbdkit delay": func(t *testing.T) *server {
+		"nbdkit delay": func(t *testing.T) *nbdtest.Server {
 			return nbdkit(t, "--filter=delay", "memory", "16M", "rdelay=3ms", "wdelay=2ms")
 		},
-		"nbdkit retry": func(t *testing.T) *server {
+		"nbdkit retry": func(t *testing.T) *nbdtest.Server {
 			return nbdkit(t, "--filter=retry", "--filter=error", "memory", "16M", "error=EIO", "error-rate=1%", "retries=9", "retry-delay=1", "retry-exponential=no")
 		},
-		"nbdkit small blocks": func(t *testing.T) *server {
+		"nbdkit small blocks": func(t *testing.T) *nbdtest.Server {
 			return nbdkit(t, "--filter=blocksize-policy", "memory", "16M", "blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=64K", "blocksize-error-policy=error")
 		},
-		"nbdkit fua only": func(t *testing.T) *server {
+		"nbdkit fua only": func(t *testing.T) *nbdtest.Server {
 			return nbdkit(t, "--filter=fua", "file", blank(t, 16*mib), "fuamode=force")
 		},
-		"qemu-nbd":            func(t *testing.T) *server { return qemuNBD(t, "--shared=8", "--discard=unmap", blank(t, 16*mib)) },
-		"qemu-nbd one conn":   func(t *testing.T) *server { return qemuNBD(t, "--shared=1", blank(t, 16*mib)) },
-		"qemu-storage-daemon": func(t *testing.T) *server { return storageDaemon(t, blank(t, 16*mib)) },
+		"qemu-nbd": func(t *testing.T) *nbdtest.Server {
+			return qemuNBD(t, "--shared=8", "--discard=unmap", blank(t, 16*mib))
+		},
+		"qemu-nbd one conn":   func(t *testing.T) *nbdtest.Server { return qemuNBD(t, "--shared=1", blank(t, 16*mib)) },
+		"qemu-storage-daemon": func(t *testing.T) *nbdtest.Server { return storageDaemon(t, blank(t, 16*mib)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := open(t, start(t).config())
+			c := open(t, configOf(start(t)))
 			if c.Size() != 16*mib {
 				t.Fatalf("size %d", c.Size())
 			}
@@ -289,16 +210,16 @@ func TestServers(t *testing.T) {
 // A server that is killed and started again under load is not noticed but by its
 // pauses: all data stays in the page cache.
 func TestServerKilled(t *testing.T) {
-	for name, start := range map[string]func(t *testing.T, path string) *server{
-		"nbdkit":              func(t *testing.T, path string) *server { return nbdkit(t, "file", path) },
-		"nbdkit simple":       func(t *testing.T, path string) *server { return nbdkit(t, "--no-sr", "file", path) },
-		"qemu-nbd":            func(t *testing.T, path string) *server { return qemuNBD(t, "--shared=8", path) },
+	for name, start := range map[string]func(t *testing.T, path string) *nbdtest.Server{
+		"nbdkit":              func(t *testing.T, path string) *nbdtest.Server { return nbdkit(t, "file", path) },
+		"nbdkit simple":       func(t *testing.T, path string) *nbdtest.Server { return nbdkit(t, "--no-sr", "file", path) },
+		"qemu-nbd":            func(t *testing.T, path string) *nbdtest.Server { return qemuNBD(t, "--shared=8", path) },
 		"qemu-storage-daemon": storageDaemon,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := blank(t, 16*mib)
 			s := start(t, path)
-			c := open(t, s.config())
+			c := open(t, configOf(s))
 			m := newModel(16*mib, 16)
 			stop := make(chan struct{})
 			wg := m.run(c, stop)
@@ -307,9 +228,9 @@ func TestServerKilled(t *testing.T) {
 				for m.ops.Load() < n+300 && m.fail.Load() == nil {
 					time.Sleep(time.Millisecond)
 				}
-				s.kill()
+				s.Kill()
 				time.Sleep(20 * time.Millisecond)
-				s.start()
+				s.Start()
 			}
 			close(stop)
 			wg.Wait()
@@ -334,14 +255,14 @@ func TestServerKilled(t *testing.T) {
 // must not have its flush believed.
 func TestServerForgets(t *testing.T) {
 	s := nbdkit(t, "memory", "16M")
-	c := open(t, s.config())
+	c := open(t, configOf(s))
 	data := make([]byte, 64<<10)
 	rand.Read(data)
 	if _, err := c.WriteAt(data, mib); err != nil {
 		t.Fatal(err)
 	}
-	s.kill()
-	s.start()
+	s.Kill()
+	s.Start()
 	// A read in between does not return the old data either.
 	p := make([]byte, 4096)
 	if _, err := c.ReadAt(p, mib+8192); !errors.Is(err, unix.EIO) {
@@ -378,7 +299,7 @@ func TestServerForgets(t *testing.T) {
 func TestRewritten(t *testing.T) {
 	path := blank(t, 16*mib)
 	s := nbdkit(t, "file", path)
-	c := open(t, s.config())
+	c := open(t, configOf(s))
 	data := make([]byte, mib)
 	rand.Read(data)
 	if _, err := c.WriteAt(data, 0); err != nil {
@@ -390,8 +311,8 @@ func TestRewritten(t *testing.T) {
 	if _, err := c.WriteAt(data[:8192], 8*mib); err != nil {
 		t.Fatal(err)
 	}
-	s.kill()
-	s.start()
+	s.Kill()
+	s.Start()
 	if err := c.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +325,7 @@ func TestRewritten(t *testing.T) {
 // More unflushed sectors than the ledger may hold make flushes of its own.
 func TestEarlyFlush(t *testing.T) {
 	s := nbdkit(t, "file", blank(t, 16*mib))
-	config := s.config()
+	config := configOf(s)
 	config.MaxUnflushed = 64
 	c := open(t, config)
 	m := newModel(16*mib, 8)
@@ -417,7 +338,7 @@ func TestEarlyFlush(t *testing.T) {
 func TestErrors(t *testing.T) {
 	for number, want := range map[string]error{"EIO": unix.EIO, "ENOSPC": unix.ENOSPC, "EPERM": unix.EPERM, "EINVAL": unix.EINVAL, "ENOMEM": unix.ENOMEM} {
 		for _, sr := range []string{"--no-sr", "--verbose"} {
-			c := open(t, nbdkit(t, sr, "--filter=error", "memory", "1M", "error="+number, "error-rate=100%").config())
+			c := open(t, configOf(nbdkit(t, sr, "--filter=error", "memory", "1M", "error="+number, "error-rate=100%")))
 			p := make([]byte, 4096)
 			if n, err := c.ReadAt(p, 0); n != 0 || !errors.Is(err, want) {
 				t.Fatalf("%s %s: read %d, %v", number, sr, n, err)
@@ -452,7 +373,7 @@ esac
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := open(t, nbdkit(t, "sh", script).config())
+	c := open(t, configOf(nbdkit(t, "sh", script)))
 	p := make([]byte, 4096)
 	rand.Read(p)
 	if _, err := c.WriteAt(p, 0); err != nil {
@@ -477,11 +398,11 @@ esac
 
 func TestOutage(t *testing.T) {
 	s := nbdkit(t, "memory", "1M")
-	config := s.config()
+	config := configOf(s)
 	config.Outage = 300 * time.Millisecond
 	c := open(t, config)
 	p := make([]byte, 4096)
-	s.kill()
+	s.Kill()
 	began := time.Now()
 	if _, err := c.ReadAt(p, 0); !errors.Is(err, unix.EIO) {
 		t.Fatalf("%v", err)
@@ -492,7 +413,7 @@ func TestOutage(t *testing.T) {
 	if _, err := c.WriteAt(p, 0); !errors.Is(err, unix.EIO) {
 		t.Fatalf("%v", err)
 	}
-	s.start()
+	s.Start()
 	for range 100 {
 		if _, err := c.ReadAt(p, 0); err == nil {
 			return
@@ -504,10 +425,10 @@ func TestOutage(t *testing.T) {
 // A server that takes requests and answers none.
 func TestStall(t *testing.T) {
 	s := nbdkit(t, "memory", "1M")
-	config := s.config()
+	config := configOf(s)
 	config.Outage = 300 * time.Millisecond
 	c := open(t, config)
-	s.cmd.Process.Signal(syscall.SIGSTOP)
+	s.Signal(syscall.SIGSTOP)
 	p := make([]byte, 4096)
 	if _, err := c.ReadAt(p, 0); !errors.Is(err, unix.EIO) {
 		t.Fatalf("%v", err)
@@ -515,7 +436,7 @@ func TestStall(t *testing.T) {
 	if c.Stats().Stalls == 0 {
 		t.Fatalf("%+v", c.Stats())
 	}
-	s.cmd.Process.Signal(syscall.SIGCONT)
+	s.Signal(syscall.SIGCONT)
 	for range 100 {
 		if _, err := c.ReadAt(p, 0); err == nil {
 			return
@@ -526,12 +447,12 @@ func TestStall(t *testing.T) {
 
 func TestCloseEndsWaiting(t *testing.T) {
 	s := nbdkit(t, "memory", "1M")
-	c := open(t, s.config())
+	c := open(t, configOf(s))
 	p := make([]byte, 4096)
 	if _, err := c.WriteAt(p, 0); err != nil {
 		t.Fatal(err)
 	}
-	s.kill()
+	s.Kill()
 	errs := make(chan error, 3)
 	go func() { _, err := c.ReadAt(make([]byte, 512), 0); errs <- err }()
 	go func() { _, err := c.WriteAt(p, 8192); errs <- err }()
@@ -556,7 +477,7 @@ func TestCloseEndsWaiting(t *testing.T) {
 func TestSizeChanges(t *testing.T) {
 	path := blank(t, mib)
 	s := nbdkit(t, "file", path)
-	c := open(t, s.config())
+	c := open(t, configOf(s))
 	p := make([]byte, 4096)
 	if _, err := c.WriteAt(p, mib); !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
@@ -570,19 +491,19 @@ func TestSizeChanges(t *testing.T) {
 	if _, err := c.WriteAt(p, mib); err != nil {
 		t.Fatal(err)
 	}
-	s.kill()
+	s.Kill()
 	if err := os.Truncate(path, mib); err != nil {
 		t.Fatal(err)
 	}
-	s.start()
+	s.Start()
 	if _, err := c.ReadAt(p, 0); !errors.Is(err, ErrRefused) || !errors.Is(err, unix.EIO) {
 		t.Fatalf("read of a disk that shrank: %v", err)
 	}
-	s.kill()
+	s.Kill()
 	if err := os.Truncate(path, 2*mib); err != nil {
 		t.Fatal(err)
 	}
-	s.start()
+	s.Start()
 	for range 400 {
 		if _, err := c.ReadAt(p, 0); err == nil {
 			return
@@ -601,10 +522,10 @@ func TestOpenRefuses(t *testing.T) {
 		config Config
 		want   string
 	}{
-		"read-only":     {readOnly.config(), "read-only"},
-		"minimum block": {big.config(), "blocks of at least 4096"},
-		"no flush":      {noFlush.config(), "neither flush nor FUA"},
-		"export":        {named.config(), "no export"},
+		"read-only":     {configOf(readOnly), "read-only"},
+		"minimum block": {configOf(big), "blocks of at least 4096"},
+		"no flush":      {configOf(noFlush), "neither flush nor FUA"},
+		"export":        {configOf(named), "no export"},
 		"nobody":        {Config{Dial: (&URI{Network: "unix", Address: "/nonexistent/x"}).Dial}, "connect"},
 		"no dial":       {Config{}, "no way"},
 		"sector":        {Config{Dial: (&URI{}).Dial, SectorSize: 1000}, "sector size"},
@@ -617,7 +538,7 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		}
 	}
-	config := readOnly.config()
+	config := configOf(readOnly)
 	config.ReadOnly = true
 	c := open(t, config)
 	if _, err := c.ReadAt(make([]byte, 512), 0); err != nil {
@@ -626,7 +547,7 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := c.WriteAt(make([]byte, 512), 0); !errors.Is(err, unix.EPERM) {
 		t.Error(err)
 	}
-	config = big.config()
+	config = configOf(big)
 	config.SectorSize = 4096
 	c = open(t, config)
 	newModel4k := make([]byte, 4096)

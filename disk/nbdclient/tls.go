@@ -17,41 +17,51 @@ type TLSFiles struct {
 	CA, Cert, Key string
 }
 
-// Config returns the TLS configuration towards the server of that name, of which
-// CA must have signed the certificate. Certificates of the system are not used.
-func (f TLSFiles) Config(hostname string) (*tls.Config, error) {
-	if hostname == "" {
-		return nil, errors.New("nbd: TLS needs the server's name: add tls-hostname=NAME to the URI")
-	}
+// TLSData is what is in these files. It holds a private key.
+type TLSData struct {
+	CA, Cert, Key []byte
+}
+
+// Read reads the files.
+func (f TLSFiles) Read() (*TLSData, error) {
 	if f.CA == "" {
 		return nil, errors.New("nbd: TLS needs a file of CA certificates")
 	}
-	ca, err := readPEM(f.CA)
-	if err != nil {
-		return nil, err
-	}
-	c := &tls.Config{ServerName: hostname, RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-	if !c.RootCAs.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("nbd: %s has no certificate", f.CA)
-	}
-	if f.Cert == "" && f.Key == "" {
-		return c, nil
-	}
-	if f.Cert == "" || f.Key == "" {
+	if (f.Cert == "") != (f.Key == "") {
 		return nil, errors.New("nbd: a client certificate needs its key, and the key its certificate")
 	}
-	cert, err := readPEM(f.Cert)
-	if err != nil {
-		return nil, err
+	var d TLSData
+	for _, x := range []struct {
+		path string
+		to   *[]byte
+	}{{f.CA, &d.CA}, {f.Cert, &d.Cert}, {f.Key, &d.Key}} {
+		if x.path == "" {
+			continue
+		}
+		var err error
+		if *x.to, err = readPEM(x.path); err != nil {
+			return nil, err
+		}
 	}
-	key, err := readPEM(f.Key)
-	if err != nil {
-		return nil, err
+	return &d, nil
+}
+
+// Config returns the TLS configuration towards the server of that name, of which
+// CA must have signed the certificate. Certificates of the system are not used.
+func (d *TLSData) Config(hostname string) (*tls.Config, error) {
+	if hostname == "" {
+		return nil, errors.New("nbd: TLS needs the server's name: add tls-hostname=NAME to the URI")
 	}
-	defer clear(key)
-	pair, err := tls.X509KeyPair(cert, key)
+	c := &tls.Config{ServerName: hostname, RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	if !c.RootCAs.AppendCertsFromPEM(d.CA) {
+		return nil, errors.New("nbd: the file of CA certificates has none")
+	}
+	if len(d.Cert) == 0 {
+		return c, nil
+	}
+	pair, err := tls.X509KeyPair(d.Cert, d.Key)
 	if err != nil {
-		return nil, fmt.Errorf("nbd: %s and %s do not belong together or are malformed", f.Cert, f.Key)
+		return nil, errors.New("nbd: client certificate and key do not belong together or are malformed")
 	}
 	c.Certificates = []tls.Certificate{pair}
 	return c, nil

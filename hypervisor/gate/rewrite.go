@@ -33,7 +33,7 @@ func launchFiles(args any, files *[]*os.File) (any, *qmp.Error) {
 		return nil, qerr
 	}
 	*files = nil
-	return Launch{Disks: disks, Taps: taps, Expect: a.Expect}, nil
+	return Launch{Disks: disks, Exports: a.Exports, Taps: taps, Expect: a.Expect}, nil
 }
 
 // growFile takes the one descriptor that may come with uvbond-grow.

@@ -32,9 +32,10 @@ type Current struct {
 // Launch is what the management domain brings to a launch: ciphertext, and
 // nothing that describes the VM.
 type Launch struct {
-	Disks  map[string]*os.File // by the registered disk's name
-	Taps   []*os.File          // by the registered network card's index
-	Expect *qmp.LaunchExpect   // must equal the sealed specification; may be nil
+	Disks   map[string]*os.File // by the registered disk's name
+	Exports []qmp.DiskExport    // disks on the provider's storages, unchecked
+	Taps    []*os.File          // by the registered network card's index
+	Expect  *qmp.LaunchExpect   // must equal the sealed specification; may be nil
 }
 
 // Use is one use of an automaton whose rule limits how often.

@@ -36,7 +36,8 @@ type DiskConfig struct {
 	IVTweak    uint64
 	ReadOnly   bool
 	Discard    bool
-	Limits     disk.Limits // the provider's
+	Limits     disk.Limits    // the provider's
+	Storage    *StorageConfig // nil: the ciphertext is a file
 }
 
 // Config is what a keeper is told at its start.
@@ -92,15 +93,16 @@ type wireConfig struct {
 }
 
 type wireDisk struct {
-	Name       string      `cbor:"1,keyasint"`
-	Key        []byte      `cbor:"2,keyasint"`
-	SectorSize uint32      `cbor:"3,keyasint"`
-	DataOffset uint64      `cbor:"4,keyasint"`
-	Length     uint64      `cbor:"5,keyasint"`
-	IVTweak    uint64      `cbor:"6,keyasint"`
-	ReadOnly   bool        `cbor:"7,keyasint"`
-	Discard    bool        `cbor:"8,keyasint"`
-	Limits     disk.Limits `cbor:"9,keyasint"`
+	Name       string       `cbor:"1,keyasint"`
+	Key        []byte       `cbor:"2,keyasint"`
+	SectorSize uint32       `cbor:"3,keyasint"`
+	DataOffset uint64       `cbor:"4,keyasint"`
+	Length     uint64       `cbor:"5,keyasint"`
+	IVTweak    uint64       `cbor:"6,keyasint"`
+	ReadOnly   bool         `cbor:"7,keyasint"`
+	Discard    bool         `cbor:"8,keyasint"`
+	Limits     disk.Limits  `cbor:"9,keyasint"`
+	Storage    *wireStorage `cbor:"10,keyasint,omitempty"`
 }
 
 func (w *wireConfig) wipe() {
@@ -116,7 +118,7 @@ func encodeConfig(c *Config, socketDir string) ([]byte, error) {
 		d := &c.Disks[i]
 		w.Disks = append(w.Disks, wireDisk{
 			Name: d.Name, Key: d.Key.Bytes(), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
-			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits,
+			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits, Storage: d.Storage.wire(),
 		})
 	}
 	return encode(&w)
@@ -138,7 +140,7 @@ func decodeConfig(b []byte) (*Config, *wireConfig, error) {
 		d := &w.Disks[i]
 		c.Disks = append(c.Disks, DiskConfig{
 			Name: d.Name, Key: bond.NewSecret(d.Key), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
-			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits,
+			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits, Storage: d.Storage.config(),
 		})
 	}
 	if err := c.validate(); err != nil {

@@ -106,7 +106,7 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	var q request
 	files, err := receive(c, &q)
-	closeAll(files) // no command brings any
+	defer closeAll(files)
 	if err != nil {
 		return false, errors.Join(err, send(c, &response{Error: err.Error()}))
 	}
@@ -131,6 +131,11 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 		k.peers.allow(q.PID)
 	case cmdLimit, cmdGrow, cmdAnnounce:
 		err = k.change(&q)
+	case cmdConnections:
+		var d *served
+		if d, err = k.disk(q.Disk); err == nil {
+			err = d.reconnect(files)
+		}
 	default:
 		err = fmt.Errorf("unknown command %.32q", q.Command)
 	}
@@ -164,6 +169,10 @@ func (k *keeper) stats() *Stats {
 		s.Disks = append(s.Disks, DiskStats{
 			Name: d.config.Name, FrontEnd: FrontEndNBD, Size: uint64(d.dev.Size()), NBD: d.server.Stats(), Device: d.dev.Stats(),
 		})
+		if d.storage != nil {
+			st := d.storage.Stats()
+			s.Disks[len(s.Disks)-1].Storage = &st
+		}
 	}
 	return s
 }

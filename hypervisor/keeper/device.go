@@ -14,6 +14,11 @@ func newDevice(c *DiskConfig, f *os.File) (*disk.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newDeviceOn(c, b)
+}
+
+// newDeviceOn makes it on b.
+func newDeviceOn(c *DiskConfig, b disk.Backend) (*disk.Device, error) {
 	if size := b.Size(); size < 0 || uint64(size) < c.DataOffset+c.Length {
 		return nil, fmt.Errorf("ciphertext has %d bytes, the registration needs %d", size, c.DataOffset+c.Length)
 	}

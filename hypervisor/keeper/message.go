@@ -42,13 +42,14 @@ func decode(b []byte, v any) error { return decMode.Unmarshal(b, v) }
 
 // Commands of the control socket.
 const (
-	cmdStats     = "stats"
-	cmdFiles     = "files"      // answered with descriptors: see response.Disks
-	cmdAllowPeer = "allow-peer" // PID; 0 means every process of QEMU's uid
-	cmdLimit     = "limit"      // Disk, Limits
-	cmdGrow      = "grow"       // Disk, Length
-	cmdAnnounce  = "announce"   // Disk: its front end is told of the size
-	cmdStop      = "stop"       // answered when everything is on stable storage
+	cmdStats       = "stats"
+	cmdFiles       = "files"       // answered with descriptors: see response.Disks
+	cmdAllowPeer   = "allow-peer"  // PID; 0 means every process of QEMU's uid
+	cmdLimit       = "limit"       // Disk, Limits
+	cmdGrow        = "grow"        // Disk, Length
+	cmdAnnounce    = "announce"    // Disk: its front end is told of the size
+	cmdConnections = "connections" // Disk, and a socket to ask the daemon for connections on
+	cmdStop        = "stop"        // answered when everything is on stable storage
 )
 
 type request struct {

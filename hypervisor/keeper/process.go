@@ -14,6 +14,7 @@ import (
 
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
+	"github.com/uvbond/uvbond/disk/nbdclient"
 )
 
 // ErrGone says that a keeper does not run any more.
@@ -50,6 +51,8 @@ type DiskStats struct {
 	Size     uint64     `cbor:"5,keyasint"` // bytes
 	NBD      nbd.Stats  `cbor:"2,keyasint"`
 	Device   disk.Stats `cbor:"3,keyasint"`
+	// Storage counts what happened on the NBD server that the disk is on, if it is.
+	Storage *nbdclient.Stats `cbor:"10,keyasint,omitempty"`
 }
 
 // PID returns the keeper's process id.
@@ -228,7 +231,7 @@ func (p *Process) Close() {
 }
 
 // call makes one request on a connection of its own.
-func (p *Process) call(ctx context.Context, q *request) (*response, []*os.File, error) {
+func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*response, []*os.File, error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
@@ -246,7 +249,7 @@ func (p *Process) call(ctx context.Context, q *request) (*response, []*os.File, 
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	c := nc.(*net.UnixConn)
-	if err := send(c, q); err != nil {
+	if err := send(c, q, files...); err != nil {
 		return nil, nil, fmt.Errorf("keeper %d: %s: %w", p.pid, q.Command, err)
 	}
 	var r response

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
+	"github.com/uvbond/uvbond/disk/nbdclient"
 )
 
 // served is one disk: the encrypted device and its NBD server.
@@ -18,7 +19,10 @@ type served struct {
 	listener *net.UnixListener
 	server   *nbd.Server
 	dev      *disk.Device
-	file     *os.File // what dev is on; dev closes it
+	file     *os.File // what dev is on; dev closes it. nil: dev is on a storage
+
+	storage    *nbdclient.Client // what dev is on then; dev closes it
+	connection *connector        // where storage gets its connections
 }
 
 // openServed takes over descriptors fd, the listener, and fd+1, the ciphertext.
@@ -33,17 +37,36 @@ func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
 	}
 	unix.CloseOnExec(fd + 1)
 	s := &served{config: c, listener: l}
-	if s.dev, err = openDevice(c, f); err != nil {
+	if c.Storage != nil {
+		err = s.openStorage(f, k)
+	} else if s.dev, err = openDevice(c, f); err != nil {
 		f.Close()
+	}
+	if err != nil {
 		return nil, err
 	}
-	s.file = f
+	if c.Storage == nil {
+		s.file = f
+	}
 	s.server = &nbd.Server{
 		Exports:   []nbd.Export{{Name: c.Name, Device: s.dev}},
 		CheckPeer: k.peers.check,
 		Log:       k.log.With("disk", c.Name),
 	}
 	return s, nil
+}
+
+// openStorage makes the device on a storage; f is the socket for connections.
+func (s *served) openStorage(f *os.File, k *keeper) error {
+	var err error
+	if s.storage, s.connection, err = storageBackend(s.config, f, k.log.With("disk", s.config.Name)); err != nil {
+		return err
+	}
+	if s.dev, err = newDeviceOn(s.config, s.storage); err != nil {
+		s.storage.Close()
+		s.connection.close()
+	}
+	return err
 }
 
 // openDevice checks the descriptor and makes the encrypted device on it, which
@@ -81,6 +104,18 @@ func checkCiphertext(f *os.File, readOnly bool) error {
 	return nil
 }
 
-func (s *served) duplicate() (*os.File, error) { return dup(s.file) }
+// duplicate returns the descriptor that the keeper got for this disk: the
+// ciphertext, or the socket for connections.
+func (s *served) duplicate() (*os.File, error) {
+	if s.connection != nil {
+		return s.connection.duplicate()
+	}
+	return dup(s.file)
+}
 
-func (s *served) close() { s.dev.Close() }
+func (s *served) close() {
+	s.dev.Close()
+	if s.connection != nil {
+		s.connection.close()
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 
@@ -18,13 +19,19 @@ import (
 // checkDisks holds the ciphertext that the server handed over against the
 // registration. The header on the disk decides nothing: it is read once and
 // must say what the owner's registration says. all: every disk must be there.
-func checkDisks(disks []bond.Disk, files map[string]*os.File, all bool) error {
+func checkDisks(disks []bond.Disk, files map[string]*os.File, exports exports, all bool) error {
 	known := map[string]bool{}
 	inodes := map[[2]uint64]string{}
 	for n := range disks {
 		d := &disks[n]
 		known[d.Name] = true
 		f := files[d.Name]
+		if _, ok := exports[d.Name]; ok {
+			if f != nil {
+				return diskError(d.Name, "it was handed over and is said to be on a storage as well")
+			}
+			continue
+		}
 		if f == nil {
 			if all {
 				return diskError(d.Name, "it was not handed over")
@@ -39,7 +46,11 @@ func checkDisks(disks []bond.Disk, files map[string]*os.File, all bool) error {
 			return diskError(d.Name, "it is the same file as disk "+other)
 		}
 		inodes[ino] = d.Name
-		if err := checkHeader(d, f); err != nil {
+		size, err := fileSize(f)
+		if err != nil {
+			return diskError(d.Name, err.Error())
+		}
+		if err := checkHeader(d, f, size); err != nil {
 			return err
 		}
 	}
@@ -74,11 +85,7 @@ func checkFile(d *bond.Disk, f *os.File) (inode [2]uint64, err error) {
 	return [2]uint64{uint64(st.Dev), st.Ino}, nil
 }
 
-func checkHeader(d *bond.Disk, f *os.File) error {
-	size, err := fileSize(f)
-	if err != nil {
-		return diskError(d.Name, err.Error())
-	}
+func checkHeader(d *bond.Disk, f io.ReaderAt, size int64) error {
 	if end := d.DataOffset + d.Length; end < d.DataOffset || uint64(size) < end {
 		return diskError(d.Name, fmt.Sprintf("it has %d bytes, the registration needs %d", size, end))
 	}

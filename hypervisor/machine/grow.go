@@ -46,7 +46,12 @@ func (m *Machine) Grow(ctx context.Context, g gate.Grow) (*qmp.GrowResult, error
 	if f := inst.currentFiles()[d.Name]; f != nil {
 		g.File = f // what the VM runs on, whatever came with the message
 	}
-	if err := checkGrown(d, g); err != nil {
+	if x, ok := inst.exports[d.Name]; ok {
+		err = m.checkExport(ctx, d, x)
+	} else {
+		err = checkGrown(d, g)
+	}
+	if err != nil {
 		return nil, err
 	}
 	k := inst.currentKeeper()
@@ -98,7 +103,11 @@ func checkGrown(d *bond.Disk, g gate.Grow) error {
 	if _, err := checkFile(d, g.File); err != nil {
 		return err
 	}
-	return checkHeader(d, g.File)
+	size, err := fileSize(g.File)
+	if err != nil {
+		return diskError(d.Name, err.Error())
+	}
+	return checkHeader(d, g.File, size)
 }
 
 func (m *Machine) recordGrowth(g gate.Grow, old uint64) error {

@@ -25,7 +25,8 @@ type instance struct {
 	slot       int
 	number     uint64
 	descriptor bond.Descriptor
-	sockets    string // folder that QEMU's uid reaches
+	exports    exports // disks that are on a storage
+	sockets    string  // folder that QEMU's uid reaches
 	qemu       *vm.Instance
 	ended      chan struct{} // closed when nothing of it is left
 	let        chan struct{} // closed when the daemon lets go of it
@@ -187,7 +188,18 @@ func (i *instance) needsDisks() []string {
 	if i.keeper != nil || i.files != nil || i.over {
 		return nil
 	}
-	return i.machine.disks
+	return i.fileDisks()
+}
+
+// fileDisks names the disks that are on no storage.
+func (i *instance) fileDisks() []string {
+	var names []string
+	for _, name := range i.machine.disks {
+		if _, ok := i.exports[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // takeFiles takes over the ciphertext unless it is not needed any more.
@@ -275,7 +287,7 @@ func (m *Machine) attach(ctx context.Context, disks map[string]*os.File, who str
 		return err
 	}
 	defer rec.Wipe()
-	if err := checkDisks(rec.Spec.Disks, disks, true); err != nil {
+	if err := checkDisks(rec.Spec.Disks, disks, inst.exports, true); err != nil {
 		m.attempt(who, "disks offered again are refused: "+err.Error(), qmp.ClassInvalid)
 		return err
 	}

@@ -37,7 +37,14 @@ func (m *Machine) Launch(ctx context.Context, l gate.Launch, bootNonce [32]byte)
 	if err := checkMemory(rec.Spec.MemoryBytes); err != nil {
 		return err
 	}
-	if err := checkDisks(rec.Spec.Disks, l.Disks, true); err != nil {
+	on, err := m.manager.findExports(l.Exports)
+	if err != nil {
+		return err
+	}
+	if err := checkDisks(rec.Spec.Disks, l.Disks, on, true); err != nil {
+		return err
+	}
+	if err := m.checkExports(ctx, rec.Spec.Disks, on); err != nil {
 		return err
 	}
 	if len(l.Taps) > len(rec.Spec.NICs) {
@@ -48,6 +55,7 @@ func (m *Machine) Launch(ctx context.Context, l gate.Launch, bootNonce [32]byte)
 		return err
 	}
 	inst := newInstance(m, slot)
+	inst.exports = on
 	if err := inst.start(ctx, &rec.Spec, l, bootNonce); err != nil {
 		inst.discard()
 		m.manager.freeSlot(slot)
@@ -164,6 +172,7 @@ func (i *instance) record() state.InstanceRecord {
 		KeeperDir: i.machine.manager.keeperDir(i.machine.id.String()),
 	}
 	r.Limits = i.changedLimits()
+	r.Exports = i.exports.record()
 	if k := i.currentKeeper(); k != nil {
 		r.Keeper = state.Process{PID: k.PID(), StartTime: k.StartTime()}
 	}
@@ -206,11 +215,16 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		return err
 	}
 	defer ring.Close()
+	files, give, err := i.giveConnections()
+	if err != nil {
+		return err
+	}
+	defer give()
 	uid := m.manager.cfg.VM.UID(i.slot)
 	o := keeper.Options{
 		Self: m.manager.cfg.VM.Self, UID: uid + 1, GID: uid + 1, Dir: dir, SocketDir: i.sockets,
 		Sockets: i.spareSockets(), Config: keeper.Config{VM: m.id.String(), QEMUUID: uid},
-		Disks: i.currentFiles(), Ring: ring, Stderr: os.Stderr,
+		Disks: files, Ring: ring, Stderr: os.Stderr,
 	}
 	if unix.Geteuid() != 0 {
 		o.UID, o.GID, o.Config.QEMUUID = uint32(unix.Geteuid()), uint32(unix.Getegid()), uint32(unix.Geteuid())
@@ -220,7 +234,7 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		o.Config.Disks = append(o.Config.Disks, keeper.DiskConfig{
 			Name: d.Name, Key: d.VolumeKey, SectorSize: d.SectorSize, DataOffset: d.DataOffset,
 			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
-			Limits: deviceLimits(i.limitsOf(d.Name)),
+			Limits: deviceLimits(i.limitsOf(d.Name)), Storage: i.exports.forKeeper(d.Name),
 		})
 	}
 	k, err := keeper.Start(ctx, o)

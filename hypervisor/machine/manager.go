@@ -22,6 +22,7 @@ import (
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/state"
+	"github.com/uvbond/uvbond/hypervisor/storage"
 	"github.com/uvbond/uvbond/hypervisor/vm"
 	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
@@ -34,7 +35,9 @@ type Config struct {
 	Version string         // of the hypervisor, for uvbond-query-host
 	MaxVMs  int            // running at once
 	Limits  qmp.DiskLimits // of every disk, until the provider changes them
-	Log     *slog.Logger
+	// Storages are where ciphertext may be beside files, by name.
+	Storages map[string]*storage.Storage
+	Log      *slog.Logger
 }
 
 // maxBonds bounds the registrations that a host keeps, each a few KiB.

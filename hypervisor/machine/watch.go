@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -246,6 +247,7 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 	inst := newInstance(m, rec.Slot)
 	inst.number, inst.sockets = rec.Number, vm.SocketDir(cfg, id)
 	inst.takeLimits(rec.Limits)
+	inst.exports = m.manager.recordedExports(rec.Exports)
 	inst.descriptor = bond.Descriptor{Value: rec.Descriptor, Instance: rec.Number, BootNonce: rec.BootNonce, StartedAt: rec.StartedAt}
 	k, kerr := keeper.Adopt(rec.KeeperDir, rec.Keeper.PID, rec.Keeper.StartTime)
 	if kerr == nil {
@@ -263,6 +265,10 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 		if inst.files, err = k.Files(ctx); err != nil {
 			m.log.Warn("keeper does not give its files; if it ends the server must offer them again", "err", err)
 		}
+		inst.renewConnections(ctx, k)
+	}
+	if inst.files == nil && len(inst.fileDisks()) == 0 {
+		inst.files = map[string]*os.File{} // the server has nothing to offer again
 	}
 	m.inst, m.last = inst, endOfLife{number: rec.Number}
 	m.record("restart", "the daemon was restarted; the instance runs on", map[string]string{"keeper": keeperState(kerr)})

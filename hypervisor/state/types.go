@@ -72,6 +72,14 @@ type InstanceRecord struct {
 	KeeperDir  string       `cbor:"9,keyasint"`
 	State      string       `cbor:"10,keyasint"`           // last state the daemon acted on
 	Limits     []DiskLimits `cbor:"11,keyasint,omitempty"` // that the provider changed
+	Exports    []DiskExport `cbor:"12,keyasint,omitempty"` // disks that are on a storage
+}
+
+// DiskExport says where on the provider's storages a disk is.
+type DiskExport struct {
+	Disk    string `cbor:"1,keyasint"`
+	Storage string `cbor:"2,keyasint"`
+	Export  string `cbor:"3,keyasint"`
 }
 
 // DiskLimits are what the provider lets a disk do in a second; zero is no limit.
