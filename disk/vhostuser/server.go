@@ -159,7 +159,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) error {
 	for {
 		m, err := sock.receive()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return ctx.Err()

@@ -84,6 +84,7 @@ func (w *worker) open(size uint16) (err error) {
 	defer func() {
 		if err != nil {
 			w.close()
+			closeFD(&w.wake)
 		}
 	}()
 	if w.dq, err = w.srv.Device.NewQueue(int(size)); err != nil {
@@ -430,6 +431,7 @@ func (w *worker) do(call int, f func()) {
 func (w *worker) stop(call int) uint16 {
 	w.do(call, func() { w.stopping = true })
 	await(w.done, call)
+	closeFD(&w.wake) // only now: do writes to it after its function may have run
 	return w.lastAvail
 }
 
@@ -475,5 +477,4 @@ func (w *worker) close() {
 	w.view, w.ring, w.requests = nil, nil, nil
 	w.inflight, w.record, w.log = nil, nil, nil
 	closeFD(&w.epoll)
-	closeFD(&w.wake)
 }

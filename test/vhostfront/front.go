@@ -242,8 +242,15 @@ func (f *Front) Share() error {
 	} else {
 		err = f.Do(SetMemTable, append(U32s(1, 0), U64s(GuestBase, size, UserBase, 0)...), f.MemFD)
 	}
-	if err != nil || f.Proto&ProtoInflightShmFD == 0 {
+	if err != nil {
 		return err
+	}
+	return f.shareInflight()
+}
+
+func (f *Front) shareInflight() (err error) {
+	if f.Proto&ProtoInflightShmFD == 0 {
+		return nil
 	}
 	if f.inflight.fd < 0 {
 		p := append(U64s(0, 0), byte(len(f.Queues)), byte(len(f.Queues)>>8), byte(f.o.QueueSize), byte(f.o.QueueSize>>8), 0, 0, 0, 0)
