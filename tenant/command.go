@@ -24,6 +24,7 @@ const (
 	classRunning    = "Running"
 	classStale      = "Stale"
 	classBusy       = "Busy"
+	classRevoked    = "Revoked"
 )
 
 // Result is what a command led to. Receipt is nil unless it was verified.
@@ -226,6 +227,8 @@ func (o *Owner) verdict(name string, r *bond.Receipt) error {
 		e.Hint = "end the running instance first: uvbond vm shutdown " + name + " (or poweroff)"
 	case classBusy:
 		e.Hint = "another command is changing the VM: wait and try again"
+	case classRevoked:
+		e.Hint = "ask the VM's owner for another delegation"
 	case classReplayed:
 		e.Hint = "run the command again; the server sent this ticket twice"
 	default:

@@ -34,6 +34,8 @@ const (
 	Allow    = "allow"
 	Grow     = "grow"
 	Delete   = "delete"
+
+	Undelegate = "undelegate"
 )
 
 // touchesInstance tells the commands whose ticket carries the descriptor.

@@ -161,7 +161,7 @@ Exit codes:
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fail.New(fail.Usage, "see: "+c.CommandPath()+" --help", "%s", err)
 	})
-	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
+	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.delegationCommand(), a.identityCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
 		a.doctorCommand(), a.versionCommand())
 	return c
 }

@@ -15,21 +15,23 @@ import (
 )
 
 type vmView struct {
-	Name       string     `json:"name"`
-	ID         string     `json:"id"`
-	Host       string     `json:"host"`
-	Phase      string     `json:"phase"`
-	Created    int64      `json:"created"`
-	Spec       store.Spec `json:"spec"`
-	Policy     string     `json:"policy"`
-	Allowed    []string   `json:"operators_may"`
-	Rules      []ruleView `json:"operators_rules,omitempty"`
-	Instance   uint64     `json:"instance,omitempty"`
-	Descriptor bool       `json:"has_descriptor"`
-	State      string     `json:"state,omitempty"` // of the newest verified receipt
-	StateTime  int64      `json:"state_time,omitempty"`
-	AuditSeq   uint64     `json:"audit_records_verified,omitempty"`
-	Unverified *claim     `json:"server_unverified,omitempty"`
+	Name    string     `json:"name"`
+	ID      string     `json:"id"`
+	Host    string     `json:"host"`
+	Phase   string     `json:"phase"`
+	Created int64      `json:"created"`
+	Spec    store.Spec `json:"spec"`
+	Policy  string     `json:"policy"`
+	Allowed []string   `json:"operators_may"`
+	Rules   []ruleView `json:"operators_rules,omitempty"`
+
+	Delegations []delegationView `json:"delegations,omitempty"` // that this machine knows of
+	Instance    uint64           `json:"instance,omitempty"`
+	Descriptor  bool             `json:"has_descriptor"`
+	State       string           `json:"state,omitempty"` // of the newest verified receipt
+	StateTime   int64            `json:"state_time,omitempty"`
+	AuditSeq    uint64           `json:"audit_records_verified,omitempty"`
+	Unverified  *claim           `json:"server_unverified,omitempty"`
 }
 
 // claim is what the server says of a VM. Nothing vouches for it.
@@ -45,6 +47,7 @@ func vmJSON(vm *store.VM) vmView {
 		Instance: vm.Instance, Descriptor: len(vm.Descriptor) > 0, State: vm.State, StateTime: vm.StateTime, AuditSeq: vm.AuditSeq,
 	}
 	v.Allowed, v.Rules = allowed(vm.Policy)
+	v.Delegations = delegationsJSON(vm.Delegations)
 	return v
 }
 
@@ -180,7 +183,12 @@ func (a *app) vmShow() *cobra.Command {
 			if !offline {
 				v.Unverified = claimOf(claims(c.Context(), o, map[string]bool{vm.Host: true}), vm)
 			}
-			return a.print(v, func(w io.Writer) { v.write(w, vm, offline) })
+			return a.print(v, func(w io.Writer) {
+				v.write(w, vm, offline)
+				for i := range vm.Delegations {
+					fmt.Fprintf(w, "delegated: %s\n", delegationText(o, &vm.Delegations[i]))
+				}
+			})
 		},
 	}
 	c.Flags().BoolVar(&offline, "offline", false, "do not ask the server")

@@ -25,9 +25,13 @@ type vm struct {
 	first        []byte // sealed descriptor of the first start
 	last         []byte // the last receipt, sealed
 	confirmation []byte
-	nonces       map[[32]byte]bool
-	records      [][]byte
-	heads        [][32]byte // heads[n]: chain value after n records
+
+	lastDelegated []byte // the last receipt for a delegate
+	revoked       map[[32]byte]bool
+	revokedUntil  int64
+	nonces        map[[32]byte]bool
+	records       [][]byte
+	heads         [][32]byte // heads[n]: chain value after n records
 }
 
 func (v *vm) record(kind, who, text string) {
@@ -61,7 +65,7 @@ func (s *Server) createVM(w http.ResponseWriter, r *http.Request) {
 			panic(err)
 		}
 	}
-	v := &vm{bond: b, reg: reg, state: "stopped", nonces: map[[32]byte]bool{}, heads: make([][32]byte, 1)}
+	v := &vm{bond: b, reg: reg, state: "stopped", nonces: map[[32]byte]bool{}, revoked: map[[32]byte]bool{}, heads: make([][32]byte, 1)}
 	v.ID, v.Name, v.Disks = in.ID, in.Name, in.Disks
 	v.record("registration", "pid 1 uid 0", "registered")
 	if v.confirmation, err = bond.Seal(b, bond.NewConfirmation(b, reg, s.now())); err != nil {
@@ -258,6 +262,8 @@ func (s *Server) act(v *vm, t *bond.Ticket, p *client.Params, out *client.Outcom
 			return "Invalid", "the ticket carries no policy"
 		}
 		v.record("policy", "pid 100 uid 990", "policy changed")
+	case "undelegate":
+		return v.undelegate(t, p)
 	case "delete":
 		if v.live {
 			return "Running", "the VM has an instance"

@@ -89,6 +89,7 @@ func New() (*Server, error) {
 	mux.HandleFunc("GET /v1/vms/{id}", s.getVM)
 	mux.HandleFunc("GET /v1/vms/{id}/disks", s.disks)
 	mux.HandleFunc("POST /v1/vms/{id}/commands", s.command)
+	mux.HandleFunc("POST /v1/vms/{id}/delegated", s.delegated)
 	s.HTTP = httptest.NewTLSServer(s.guard(mux))
 	return s, nil
 }

@@ -4,6 +4,8 @@
 //	$UVBOND_HOME (or $XDG_CONFIG_HOME/uvbond, or ~/.config/uvbond)     0700
 //	├── .lock                 flock(2): writers take it exclusively
 //	├── hosts/NAME.json       address, token, pins                      0600
+//	├── delegate.key          this client's own key, to act for other owners      0600
+//	├── grants/NAME.json      what other owners delegated to it             0600
 //	├── digests.json          cache: SHA-256 of local files by inode and time
 //	└── vms/NAME/
 //	    ├── bond              bond.Bond.Export: the VM's secret         0600

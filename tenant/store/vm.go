@@ -39,6 +39,8 @@ type VM struct {
 	Instance   uint64 `json:"instance,omitempty"`
 	BootNonce  []byte `json:"boot_nonce,omitempty"` // of a start whose descriptor has not come yet
 
+	Delegations []Delegation `json:"delegations,omitempty"` // given away from this machine
+
 	State     string `json:"state,omitempty"` // from the newest verified receipt
 	StateTime int64  `json:"state_time,omitempty"`
 
