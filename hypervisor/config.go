@@ -20,6 +20,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/uvbond/uvbond/hypervisor/machine"
 	"github.com/uvbond/uvbond/hypervisor/storage"
 	"github.com/uvbond/uvbond/qmp"
 )
@@ -66,6 +67,8 @@ func (c *Config) storages() (map[string]*storage.Storage, error) {
 
 // DisksConfig is the part [disks] of the configuration.
 type DisksConfig struct {
+	// Virtio is how disks on bus virtio are served: "auto", "nbd" or "vhost-user".
+	Virtio string `toml:"virtio"`
 	// Limits are those of every disk when its VM starts.
 	Limits LimitsConfig `toml:"limits"`
 }
@@ -98,6 +101,7 @@ func DefaultConfig() Config {
 		Gate: "/run/uvbond/gate/gate.sock", GateUsers: []string{"uvbond-server"},
 		Accel: "auto", UIDBase: 600000, MaxVMs: 256, LogFormat: "text",
 		Storage: map[string]storage.Config{},
+		Disks:   DisksConfig{Virtio: machine.VirtioAuto},
 	}
 }
 
@@ -141,6 +145,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("log_format must be text or json, is %q", c.LogFormat)
 	case c.UIDBase < 1000 || c.UIDBase > maxUIDBase:
 		return fmt.Errorf("uid_base must be 1000 to %d, is %d", maxUIDBase, c.UIDBase)
+	}
+	if v := c.Disks.Virtio; v != machine.VirtioAuto && v != machine.VirtioNBD && v != machine.VirtioVhostUser {
+		return fmt.Errorf("disks.virtio must be auto, nbd or vhost-user, is %q", v)
 	}
 	if err := c.Disks.Limits.limits().Validate(); err != nil {
 		return fmt.Errorf("disks.limits: %w", err)

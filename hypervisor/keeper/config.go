@@ -8,6 +8,7 @@ import (
 
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/vhostuser"
 )
 
 // Limits of a configuration.
@@ -18,7 +19,8 @@ const (
 
 // Front ends of a disk.
 const (
-	FrontEndNBD = "nbd"
+	FrontEndNBD       = "nbd"
+	FrontEndVhostUser = "vhost-user"
 )
 
 var (
@@ -38,6 +40,9 @@ type DiskConfig struct {
 	Discard    bool
 	Limits     disk.Limits    // the provider's
 	Storage    *StorageConfig // nil: the ciphertext is a file
+	// VhostQueues is how many virtqueues a disk offers that is served by vhost-user;
+	// 0: it is served by NBD.
+	VhostQueues int
 }
 
 // Config is what a keeper is told at its start.
@@ -67,6 +72,9 @@ func (c *Config) validate() error {
 		case d.Length == 0 || d.Length > 1<<62 || d.DataOffset > 1<<62:
 			return fmt.Errorf("disk %q: offset %d and length %d are not possible", d.Name, d.DataOffset, d.Length)
 		}
+		if d.VhostQueues < 0 || d.VhostQueues > vhostuser.MaxQueues {
+			return fmt.Errorf("disk %q: %d queues, there can be %d", d.Name, d.VhostQueues, vhostuser.MaxQueues)
+		}
 		if err := d.Limits.Validate(); err != nil {
 			return fmt.Errorf("disk %q: %w", d.Name, err)
 		}
@@ -93,16 +101,17 @@ type wireConfig struct {
 }
 
 type wireDisk struct {
-	Name       string       `cbor:"1,keyasint"`
-	Key        []byte       `cbor:"2,keyasint"`
-	SectorSize uint32       `cbor:"3,keyasint"`
-	DataOffset uint64       `cbor:"4,keyasint"`
-	Length     uint64       `cbor:"5,keyasint"`
-	IVTweak    uint64       `cbor:"6,keyasint"`
-	ReadOnly   bool         `cbor:"7,keyasint"`
-	Discard    bool         `cbor:"8,keyasint"`
-	Limits     disk.Limits  `cbor:"9,keyasint"`
-	Storage    *wireStorage `cbor:"10,keyasint,omitempty"`
+	Name        string       `cbor:"1,keyasint"`
+	Key         []byte       `cbor:"2,keyasint"`
+	SectorSize  uint32       `cbor:"3,keyasint"`
+	DataOffset  uint64       `cbor:"4,keyasint"`
+	Length      uint64       `cbor:"5,keyasint"`
+	IVTweak     uint64       `cbor:"6,keyasint"`
+	ReadOnly    bool         `cbor:"7,keyasint"`
+	Discard     bool         `cbor:"8,keyasint"`
+	Limits      disk.Limits  `cbor:"9,keyasint"`
+	Storage     *wireStorage `cbor:"10,keyasint,omitempty"`
+	VhostQueues int          `cbor:"11,keyasint,omitempty"`
 }
 
 func (w *wireConfig) wipe() {
@@ -119,6 +128,7 @@ func encodeConfig(c *Config, socketDir string) ([]byte, error) {
 		w.Disks = append(w.Disks, wireDisk{
 			Name: d.Name, Key: d.Key.Bytes(), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
 			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits, Storage: d.Storage.wire(),
+			VhostQueues: d.VhostQueues,
 		})
 	}
 	return encode(&w)
@@ -141,6 +151,7 @@ func decodeConfig(b []byte) (*Config, *wireConfig, error) {
 		c.Disks = append(c.Disks, DiskConfig{
 			Name: d.Name, Key: bond.NewSecret(d.Key), SectorSize: d.SectorSize, DataOffset: d.DataOffset,
 			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard, Limits: d.Limits, Storage: d.Storage.config(),
+			VhostQueues: d.VhostQueues,
 		})
 	}
 	if err := c.validate(); err != nil {

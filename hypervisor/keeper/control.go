@@ -36,7 +36,7 @@ func (k *keeper) run(signals context.Context) error {
 	var serving sync.WaitGroup
 	for _, d := range k.disks {
 		serving.Go(func() {
-			if err := d.server.Serve(ctx, d.listener); err != nil {
+			if err := d.front.Serve(ctx, d.listener); err != nil {
 				k.log.Error("keeper: disk is not served any more", "disk", d.config.Name, "err", err)
 			}
 		})
@@ -158,7 +158,7 @@ func (k *keeper) change(q *request) error {
 	case cmdGrow:
 		return d.dev.Grow(q.Length)
 	default:
-		d.server.Disconnect() // QEMU connects again and learns the size
+		d.front.announce()
 		return nil
 	}
 }
@@ -166,13 +166,13 @@ func (k *keeper) change(q *request) error {
 func (k *keeper) stats() *Stats {
 	s := &Stats{VM: k.config.VM, Confinement: k.confinement, ConsoleBytes: k.console.ring.written.Load()}
 	for _, d := range k.disks {
-		s.Disks = append(s.Disks, DiskStats{
-			Name: d.config.Name, FrontEnd: FrontEndNBD, Size: uint64(d.dev.Size()), NBD: d.server.Stats(), Device: d.dev.Stats(),
-		})
+		one := DiskStats{Name: d.config.Name, Size: uint64(d.dev.Size()), Device: d.dev.Stats()}
+		d.front.count(&one)
 		if d.storage != nil {
 			st := d.storage.Stats()
-			s.Disks[len(s.Disks)-1].Storage = &st
+			one.Storage = &st
 		}
+		s.Disks = append(s.Disks, one)
 	}
 	return s
 }

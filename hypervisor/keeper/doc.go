@@ -1,11 +1,11 @@
 // Package keeper is the process that holds one VM's volume keys: it serves the
-// VM's disks to QEMU by NBD on unix sockets and keeps what the VM prints on its
-// console.  One keeper runs beside each QEMU; both outlive the daemon, which finds
+// VM's disks to QEMU by NBD or vhost-user on unix sockets and keeps what the VM
+// prints on its console.  One keeper runs beside each QEMU; both outlive the daemon, which finds
 // them again.  Main is the keeper; Process is the daemon's handle on one.
 //
-// The keeper trusts the daemon, and nobody else.  From QEMU it takes NBD requests
-// and console bytes, which package nbd and the ring bound; from the storage it
-// takes any bytes.  The daemon in turn treats what a keeper answers as hostile
+// The keeper trusts the daemon, and nobody else.  From QEMU it takes NBD requests,
+// vhost-user messages with the guest's rings, and console bytes, which packages nbd
+// and vhostuser and the ring bound; from the storage it takes any bytes.  The daemon in turn treats what a keeper answers as hostile
 // input: lengths are capped, messages decoded strictly.
 //
 // # Who owns what
@@ -15,7 +15,7 @@
 //	Options.Dir             root 0700, made by the caller: nobody else gets in
 //	  keeper.sock           root 0600, control socket, peers must have the daemon's uid
 //	Options.SocketDir       root:qemu 0710: QEMU passes through, lists and changes nothing
-//	  <disk>.nbd            root:qemu 0660: QEMU connects, cannot change its mode
+//	  <disk>.nbd or .vhost  root:qemu 0660: QEMU connects, cannot change its mode
 //	  console.sock          root:qemu 0660
 //	process                 keeper, own mount, network, IPC and UTS namespaces, no
 //	                        environment, no new privileges, not dumpable, no core file,
@@ -26,7 +26,7 @@
 // # Descriptors at the start
 //
 //	3 control listener · 4 console ring file · 5 configuration socket · 6 console listener ·
-//	then for every disk of the configuration, in its order: NBD listener, ciphertext
+//	then for every disk of the configuration, in its order: listener, ciphertext
 //
 // The configuration with the keys is one message on descriptor 5; the answer
 // there is empty when the keeper serves, or says what is wrong.  The daemon keeps

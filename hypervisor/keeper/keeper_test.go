@@ -126,7 +126,7 @@ func as(cmd *exec.Cmd, uid uint32) *exec.Cmd {
 	return cmd
 }
 
-func nbdURI(p *Process) string { return "nbd+unix:///root?socket=" + p.NBDPath("root") }
+func nbdURI(p *Process) string { return "nbd+unix:///root?socket=" + p.DiskPath("root") }
 
 func output(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
@@ -238,7 +238,7 @@ func TestModes(t *testing.T) {
 	if isRoot() {
 		dir, sock = 0o710, 0o660
 	}
-	for path, want := range map[string]os.FileMode{x.SocketDir: dir, p.NBDPath("root"): sock, p.ConsolePath(): sock, filepath.Join(x.Dir, controlName): 0o600} {
+	for path, want := range map[string]os.FileMode{x.SocketDir: dir, p.DiskPath("root"): sock, p.ConsolePath(): sock, filepath.Join(x.Dir, controlName): 0o600} {
 		info, err := os.Lstat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -345,7 +345,7 @@ func TestReplaceKeeper(t *testing.T) {
 	x := newFixture(t)
 	p := x.start(t)
 	allowAny(t, p)
-	node := fmt.Sprintf(`driver=nbd,server.type=unix,server.path=%s,export=root,reconnect-delay=60`, p.NBDPath("root"))
+	node := fmt.Sprintf(`driver=nbd,server.type=unix,server.path=%s,export=root,reconnect-delay=60`, p.DiskPath("root"))
 	cmd := as(exec.Command(tool(t, "qemu-io", "qemu-utils"), "--image-opts", node), qemuUID)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -415,7 +415,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer q.Close()
-	if q.NBDPath("root") != p.NBDPath("root") || q.ConsolePath() != p.ConsolePath() {
+	if q.DiskPath("root") != p.DiskPath("root") || q.ConsolePath() != p.ConsolePath() {
 		t.Fatal("adopted keeper has other paths")
 	}
 	allowAny(t, q)

@@ -15,6 +15,7 @@ import (
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
 	"github.com/uvbond/uvbond/disk/nbdclient"
+	"github.com/uvbond/uvbond/disk/vhostuser"
 )
 
 // ErrGone says that a keeper does not run any more.
@@ -46,11 +47,12 @@ type Stats struct {
 
 // DiskStats are counters of one disk since the keeper started.
 type DiskStats struct {
-	Name     string     `cbor:"1,keyasint"`
-	FrontEnd string     `cbor:"4,keyasint"` // "nbd"
-	Size     uint64     `cbor:"5,keyasint"` // bytes
-	NBD      nbd.Stats  `cbor:"2,keyasint"`
-	Device   disk.Stats `cbor:"3,keyasint"`
+	Name     string          `cbor:"1,keyasint"`
+	FrontEnd string          `cbor:"4,keyasint"` // FrontEndNBD or FrontEndVhostUser
+	Size     uint64          `cbor:"5,keyasint"` // bytes
+	NBD      nbd.Stats       `cbor:"2,keyasint"`
+	Vhost    vhostuser.Stats `cbor:"6,keyasint"`
+	Device   disk.Stats      `cbor:"3,keyasint"`
 	// Storage counts what happened on the NBD server that the disk is on, if it is.
 	Storage *nbdclient.Stats `cbor:"10,keyasint,omitempty"`
 }
@@ -62,9 +64,9 @@ func (p *Process) PID() int { return p.pid }
 // what Adopt needs.
 func (p *Process) StartTime() uint64 { return p.start }
 
-// NBDPath returns the path of the socket that serves a disk; the export has the
+// DiskPath returns the path of the socket that serves a disk; an NBD export has the
 // disk's name.
-func (p *Process) NBDPath(disk string) string { return p.sockets.nbdPath(disk) }
+func (p *Process) DiskPath(disk string) string { return p.sockets.diskPath(disk) }
 
 // ConsolePath returns the path of the socket for QEMU's console.
 func (p *Process) ConsolePath() string { return filepath.Join(p.sockets.Dir, consoleName) }
@@ -124,14 +126,15 @@ func (p *Process) descriptors(ctx context.Context) (*descriptors, error) {
 		return nil, errors.New("keeper sent other descriptors than it should")
 	}
 	n := len(r.Stats.Disks)
-	d := &descriptors{disks: map[string]*os.File{}, sockets: &Sockets{Dir: r.SocketDir, NBD: map[string]*os.File{}}}
+	d := &descriptors{disks: map[string]*os.File{}, sockets: &Sockets{Dir: r.SocketDir, Disks: map[string]*os.File{}, vhost: map[string]bool{}}}
 	d.sockets.Console, d.ring = files[2*n], files[2*n+1]
 	for i, s := range r.Stats.Disks {
 		if d.disks[s.Name] != nil {
 			closeAll(files)
 			return nil, errors.New("keeper named a disk twice")
 		}
-		d.disks[s.Name], d.sockets.NBD[s.Name] = files[i], files[n+i]
+		d.disks[s.Name], d.sockets.Disks[s.Name] = files[i], files[n+i]
+		d.sockets.vhost[s.Name] = s.FrontEnd == FrontEndVhostUser
 	}
 	return d, nil
 }
@@ -171,7 +174,7 @@ func (p *Process) Grow(ctx context.Context, name string, length uint64) error {
 }
 
 // Announce makes QEMU look at a disk's size again: with NBD when its next
-// request makes it connect again.
+// request makes it connect again, with vhost-user at once.
 func (p *Process) Announce(ctx context.Context, name string) error {
 	_, _, err := p.call(ctx, &request{Command: cmdAnnounce, Disk: name})
 	return err

@@ -194,7 +194,7 @@ func TestQEMU(t *testing.T) {
 	p := x.start(t)
 	qemu := tool(t, "qemu-system-x86_64", "qemu-system-x86")
 	cmd := as(exec.Command(qemu, "-nodefaults", "-no-user-config", "-machine", "pc,accel=tcg", "-m", "32", "-S", "-display", "none",
-		"-blockdev", "driver=nbd,node-name=d,server.type=unix,server.path="+p.NBDPath("root")+",export=root,reconnect-delay=60",
+		"-blockdev", "driver=nbd,node-name=d,server.type=unix,server.path="+p.DiskPath("root")+",export=root,reconnect-delay=60",
 		"-device", "virtio-blk-pci,drive=d",
 		"-chardev", "socket,id=c,path="+p.ConsolePath()+",reconnect=1", "-device", "isa-serial,chardev=c"), x.Config.QEMUUID)
 	cmd.Args = append(cmd.Args, "-monitor", "stdio")

@@ -9,15 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/disk"
-	"github.com/uvbond/uvbond/disk/nbd"
 	"github.com/uvbond/uvbond/disk/nbdclient"
 )
 
-// served is one disk: the encrypted device and its NBD server.
+// served is one disk: the encrypted device and its front end.
 type served struct {
 	config   *DiskConfig
 	listener *net.UnixListener
-	server   *nbd.Server
+	front    frontEnd
 	dev      *disk.Device
 	file     *os.File // what dev is on; dev closes it. nil: dev is on a storage
 
@@ -48,11 +47,7 @@ func openServed(c *DiskConfig, fd int, k *keeper) (*served, error) {
 	if c.Storage == nil {
 		s.file = f
 	}
-	s.server = &nbd.Server{
-		Exports:   []nbd.Export{{Name: c.Name, Device: s.dev}},
-		CheckPeer: k.peers.check,
-		Log:       k.log.With("disk", c.Name),
-	}
+	s.front = newFrontEnd(c, s.dev, k)
 	return s, nil
 }
 

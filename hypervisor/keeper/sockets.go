@@ -14,6 +14,7 @@ const (
 	controlName = "keeper.sock"
 	consoleName = "console.sock"
 	nbdSuffix   = ".nbd"
+	vhostSuffix = ".vhost"
 	maxPath     = 107 // bytes in sockaddr_un, the final zero apart
 )
 
@@ -22,7 +23,8 @@ const (
 type Sockets struct {
 	Dir     string
 	Console *os.File
-	NBD     map[string]*os.File // by disk name
+	Disks   map[string]*os.File // by disk name
+	vhost   map[string]bool     // disks whose socket speaks vhost-user, not NBD
 }
 
 // Close closes the daemon's descriptors; what a keeper holds stays.
@@ -31,19 +33,24 @@ func (s *Sockets) Close() {
 		return
 	}
 	closeAll([]*os.File{s.Console})
-	for _, f := range s.NBD {
+	for _, f := range s.Disks {
 		f.Close()
 	}
 }
 
-func (s *Sockets) nbdPath(disk string) string { return filepath.Join(s.Dir, disk+nbdSuffix) }
+func (s *Sockets) diskPath(disk string) string {
+	if s.vhost[disk] {
+		return filepath.Join(s.Dir, disk+vhostSuffix)
+	}
+	return filepath.Join(s.Dir, disk+nbdSuffix)
+}
 
 // newSockets makes the folder if it is missing, and the listeners.
 func newSockets(dir string, c *Config) (s *Sockets, err error) {
 	if err := makeSocketDir(dir, c.QEMUUID); err != nil {
 		return nil, err
 	}
-	s = &Sockets{Dir: dir, NBD: map[string]*os.File{}}
+	s = &Sockets{Dir: dir, Disks: map[string]*os.File{}, vhost: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -54,7 +61,8 @@ func newSockets(dir string, c *Config) (s *Sockets, err error) {
 	}
 	for i := range c.Disks {
 		name := c.Disks[i].Name
-		if s.NBD[name], err = listen(s.nbdPath(name), unix.SOCK_STREAM, c.QEMUUID); err != nil {
+		s.vhost[name] = c.Disks[i].VhostQueues > 0
+		if s.Disks[name], err = listen(s.diskPath(name), unix.SOCK_STREAM, c.QEMUUID); err != nil {
 			return nil, err
 		}
 	}

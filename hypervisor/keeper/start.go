@@ -50,7 +50,7 @@ func (o *Options) validate() error {
 	}
 	if o.Sockets != nil {
 		for i := range o.Config.Disks {
-			if name := o.Config.Disks[i].Name; o.Sockets.NBD[name] == nil {
+			if name := o.Config.Disks[i].Name; o.Sockets.Disks[name] == nil {
 				return fmt.Errorf("no listener for disk %q", name)
 			}
 		}
@@ -107,7 +107,7 @@ func (p *Process) launch(ctx context.Context, o *Options) error {
 	files := []*os.File{control, o.Ring, theirs, p.sockets.Console}
 	for i := range o.Config.Disks {
 		name := o.Config.Disks[i].Name
-		files = append(files, p.sockets.NBD[name], o.Disks[name])
+		files = append(files, p.sockets.Disks[name], o.Disks[name])
 	}
 	cmd := command(o, files)
 	if err := cmd.Start(); err != nil {

@@ -95,6 +95,17 @@ func grown(spec *bond.Spec, g gate.Grow) (d *bond.Disk, old uint64, err error) {
 	return d, old, nil
 }
 
+// checkGrown does that with what the VM runs on, whatever came with the message.
+func (i *instance) checkGrown(ctx context.Context, d *bond.Disk, g gate.Grow) error {
+	if x, ok := i.exports[d.Name]; ok {
+		return i.machine.checkExport(ctx, d, x)
+	}
+	if f := i.currentFiles()[d.Name]; f != nil {
+		g.File = f
+	}
+	return checkGrown(d, g)
+}
+
 // checkGrown holds the ciphertext, as it is now, against the new length.
 func checkGrown(d *bond.Disk, g gate.Grow) error {
 	if g.File == nil {
@@ -129,6 +140,9 @@ func (i *instance) tellSize(ctx context.Context, k *keeper.Process, d *bond.Disk
 	}
 	if err := k.Announce(ctx, d.Name); err != nil {
 		return err
+	}
+	if i.byVhostUser(d.Name) {
+		return nil // QEMU and the guest's driver look at the keeper's word by themselves
 	}
 	return i.qemu.ResizeNBD(ctx, d.Name, size)
 }

@@ -30,6 +30,7 @@ type instance struct {
 	qemu       *vm.Instance
 	ended      chan struct{} // closed when nothing of it is left
 	let        chan struct{} // closed when the daemon lets go of it
+	vhost      []string      // disks that are served by vhost-user, not NBD; constant
 
 	keepers sync.Mutex // held while a keeper is started, or what it begins with is changed
 

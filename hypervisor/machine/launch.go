@@ -135,6 +135,7 @@ func (i *instance) start(ctx context.Context, spec *bond.Spec, l gate.Launch, bo
 	if i.files, err = dupFiles(l.Disks); err != nil {
 		return err
 	}
+	i.chooseFrontEnds(spec)
 	os.Remove(m.ringPath())
 	if err := i.startKeeper(ctx, spec); err != nil {
 		return err
@@ -171,7 +172,7 @@ func (i *instance) record() state.InstanceRecord {
 		QEMU: state.Process{PID: q.PID, StartTime: q.StartTime}, QMPPath: q.QMPPath,
 		KeeperDir: i.machine.manager.keeperDir(i.machine.id.String()),
 	}
-	r.Limits = i.changedLimits()
+	r.Limits, r.VhostUser = i.changedLimits(), i.vhost
 	r.Exports = i.exports.record()
 	if k := i.currentKeeper(); k != nil {
 		r.Keeper = state.Process{PID: k.PID(), StartTime: k.StartTime()}
@@ -194,8 +195,8 @@ func (i *instance) launchSpec(ctx context.Context, spec *bond.Spec, taps []*os.F
 	}
 	for n := range spec.Disks {
 		d := &spec.Disks[n]
-		s.Disks = append(s.Disks, vm.Disk{Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard})
-		s.DiskSockets[d.Name] = k.NBDPath(d.Name)
+		s.Disks = append(s.Disks, vm.Disk{Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard, VhostUser: i.byVhostUser(d.Name)})
+		s.DiskSockets[d.Name] = k.DiskPath(d.Name)
 	}
 	for _, n := range spec.NICs {
 		s.NICs = append(s.NICs, vm.NIC{MAC: n.MAC, Model: n.Model})
@@ -235,6 +236,7 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 			Name: d.Name, Key: d.VolumeKey, SectorSize: d.SectorSize, DataOffset: d.DataOffset,
 			Length: d.Length, IVTweak: d.IVTweak, ReadOnly: d.ReadOnly, Discard: d.Discard,
 			Limits: deviceLimits(i.limitsOf(d.Name)), Storage: i.exports.forKeeper(d.Name),
+			VhostQueues: i.queues(spec, d.Name),
 		})
 	}
 	k, err := keeper.Start(ctx, o)

@@ -169,6 +169,9 @@ func publicStats(s *keeper.DiskStats) *qmp.DiskStats {
 		Kinds: []qmp.KindStats{}, Depth: slices.Clone(dev.Depth[:]), Enciphered: dev.Enciphered, Pending: dev.Pending,
 		Connections: s.NBD.Open, Accepted: s.NBD.Accepted, Refused: s.NBD.Refused,
 	}
+	if s.FrontEnd == keeper.FrontEndVhostUser {
+		out.Connections, out.Accepted, out.Refused = s.Vhost.Open, s.Vhost.Accepted, s.Vhost.Refused
+	}
 	for op := range dev.Ops {
 		o := &dev.Ops[op]
 		out.Kinds = append(out.Kinds, qmp.KindStats{Kind: disk.Op(op).String(), Count: o.Count, Errors: o.Errors,

@@ -35,6 +35,7 @@ type Config struct {
 	Version string         // of the hypervisor, for uvbond-query-host
 	MaxVMs  int            // running at once
 	Limits  qmp.DiskLimits // of every disk, until the provider changes them
+	Virtio  string         // how virtio disks are served: one of the Virtio… words; empty: VirtioAuto
 	// Storages are where ciphertext may be beside files, by name.
 	Storages map[string]*storage.Storage
 	Log      *slog.Logger

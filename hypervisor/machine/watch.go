@@ -246,6 +246,7 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 	}
 	inst := newInstance(m, rec.Slot)
 	inst.number, inst.sockets = rec.Number, vm.SocketDir(cfg, id)
+	inst.vhost = rec.VhostUser
 	inst.takeLimits(rec.Limits)
 	inst.exports = m.manager.recordedExports(rec.Exports)
 	inst.descriptor = bond.Descriptor{Value: rec.Descriptor, Instance: rec.Number, BootNonce: rec.BootNonce, StartedAt: rec.StartedAt}

@@ -72,6 +72,7 @@ type InstanceRecord struct {
 	KeeperDir  string       `cbor:"9,keyasint"`
 	State      string       `cbor:"10,keyasint"`           // last state the daemon acted on
 	Limits     []DiskLimits `cbor:"11,keyasint,omitempty"` // that the provider changed
+	VhostUser  []string     `cbor:"13,keyasint,omitempty"` // disks that are served by vhost-user
 	Exports    []DiskExport `cbor:"12,keyasint,omitempty"` // disks that are on a storage
 }
 

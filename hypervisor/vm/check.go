@@ -27,7 +27,7 @@ var oldestQEMU = [2]int{7, 2}
 
 // neededDevices are the device models that a command line can name.
 var neededDevices = []string{
-	"virtio-blk-pci", "ide-hd", "ich9-ahci", "nvme", "virtio-net-pci", "e1000", "isa-serial", "virtio-rng-pci",
+	"virtio-blk-pci", "vhost-user-blk-pci", "ide-hd", "ich9-ahci", "nvme", "virtio-net-pci", "e1000", "isa-serial", "virtio-rng-pci",
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -32,7 +33,7 @@ type commandLine struct {
 	console        string // a socket's path; empty means none
 }
 
-// diskLine is a disk with the path of its NBD socket.
+// diskLine is a disk with the path of its socket.
 type diskLine struct {
 	Disk
 	socket string
@@ -63,6 +64,7 @@ func (c *commandLine) args() []string {
 	a.add("-cpu", cpuModel(c.accel))
 	a.add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", c.vcpus))
 	a.add("-m", fmt.Sprintf("size=%dB", c.memory))
+	c.addMemory(a)
 	a.add("-rtc", "base=utc")
 	// Only devices with a bootindex are tried: no floppy, no network.
 	a.add("-boot", "menu=off,strict=on")
@@ -82,7 +84,34 @@ func (c *commandLine) machineOption() string {
 	if c.codeFD != 0 {
 		m += ",pflash0=firmware,pflash1=variables"
 	}
+	if c.shared() {
+		m += ",memory-backend=ram"
+	}
 	return m
+}
+
+// shared tells whether the keeper works on guest memory.
+func (c *commandLine) shared() bool {
+	return slices.ContainsFunc(c.disks, func(d diskLine) bool { return d.VhostUser })
+}
+
+// addMemory makes guest memory that the keeper can map: a file without a name, of a
+// size that is sealed, so that the keeper never finds less than it was told of.
+// Pages are not merged with equal ones of other VMs, which would tell of these.
+func (c *commandLine) addMemory(a *argList) {
+	if !c.shared() {
+		return
+	}
+	a.object("-object", options{
+		{"qom-type", "memory-backend-memfd"},
+		{"id", "ram"},
+		{"size", c.memory},
+		{"share", true},
+		{"seal", true},
+		{"merge", false},
+		{"dump", false},
+		{"prealloc", false},
+	})
 }
 
 // cpuModel returns all that the host has under KVM. Under TCG it is the plain model:
@@ -128,6 +157,11 @@ func (c *commandLine) addConsole(a *argList) {
 func (c *commandLine) addDisks(a *argList) {
 	for i := range c.disks {
 		d := &c.disks[i]
+		if d.VhostUser {
+			// QEMU dials again every second when the keeper was restarted.
+			a.add("-chardev", "socket,id=disk-"+d.Name+",path="+escapeCommas(d.socket)+",reconnect=1")
+			continue
+		}
 		a.object("-blockdev", options{
 			{"driver", "nbd"},
 			{"node-name", "disk-" + d.Name},
@@ -154,7 +188,11 @@ func (c *commandLine) addDisks(a *argList) {
 		case BusNVMe:
 			a.object("-device", d.device("nvme", "", 0))
 		default:
-			a.object("-device", d.device("virtio-blk-pci", "", 0))
+			if d.VhostUser {
+				a.object("-device", d.vhostDevice(Queues(c.vcpus)))
+			} else {
+				a.object("-device", d.device("virtio-blk-pci", "", 0))
+			}
 		}
 	}
 }
@@ -183,6 +221,20 @@ func (d *diskLine) device(driver, bus string, unit int) options {
 	}
 	if driver == "virtio-blk-pci" {
 		o = append(o, option{"discard", d.Discard})
+	}
+	if d.Boot {
+		o = append(o, option{"bootindex", 0})
+	}
+	return o
+}
+
+// vhostDevice is the guest's side of a disk that the keeper serves itself. The
+// keeper knows the serial number, what the disk can do, and VIRTIO 1 only.
+func (d *diskLine) vhostDevice(queues int) options {
+	o := options{
+		{"driver", "vhost-user-blk-pci"}, {"id", "dev-" + d.Name}, {"chardev", "disk-" + d.Name},
+		{"num-queues", queues}, {"config-wce", true}, {"discard", d.Discard && !d.ReadOnly}, {"write-zeroes", !d.ReadOnly},
+		{"disable-legacy", "on"},
 	}
 	if d.Boot {
 		o = append(o, option{"bootindex", 0})

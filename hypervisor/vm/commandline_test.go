@@ -33,6 +33,16 @@ func goldenLine(machine, firmware, bus, model, accel string) *commandLine {
 	return c
 }
 
+// vhostLine has disks that the keeper serves by vhost-user; the one that is booted
+// from only with KVM.
+func vhostLine(machine, firmware, accel string) *commandLine {
+	c := goldenLine(machine, firmware, BusVirtio, ModelVirtio, accel)
+	for i := range c.disks {
+		c.disks[i].VhostUser = accel == AccelKVM || !c.disks[i].Boot
+	}
+	return c
+}
+
 // TestGolden compares every combination that a registration can ask for with its
 // recorded text, one argument a line.
 func TestGolden(t *testing.T) {
@@ -50,6 +60,14 @@ func TestGolden(t *testing.T) {
 						compareGolden(t, name, goldenLine(machine, firmware, bus, model, accel).args())
 					}
 				}
+			}
+		}
+	}
+	for _, machine := range []string{MachinePC, MachineQ35} {
+		for _, firmware := range []string{FirmwareBIOS, FirmwareUEFI} {
+			for _, accel := range []string{AccelKVM, AccelTCG} {
+				seen++
+				compareGolden(t, strings.Join([]string{machine, firmware, "vhost", accel}, "-"), vhostLine(machine, firmware, accel).args())
 			}
 		}
 	}

@@ -74,7 +74,7 @@ func TestWithKeeper(t *testing.T) {
 	i := start(t, cfg, LaunchSpec{
 		ID: testID, Slot: 3, MemoryBytes: 64 << 20, VCPUs: 1, Machine: MachinePC, Firmware: FirmwareBIOS,
 		Disks:         []Disk{bootDisk},
-		DiskSockets:   map[string]string{"root": k.NBDPath("root")},
+		DiskSockets:   map[string]string{"root": k.DiskPath("root")},
 		ConsoleSocket: k.ConsolePath(),
 		OnStarted: func(pid int) {
 			if err := k.AllowPeer(t.Context(), pid); err != nil {

@@ -88,6 +88,9 @@ func (s *LaunchSpec) validateBus(d *Disk) error {
 	default:
 		return fmt.Errorf("disk %s: bus %q is not known", d.Name, d.Bus)
 	}
+	if d.VhostUser && d.Bus != BusVirtio {
+		return fmt.Errorf("disk %s: vhost-user needs bus virtio", d.Name)
+	}
 	if d.ReadOnly && (d.Bus == BusIDE || d.Bus == BusSATA) {
 		return fmt.Errorf("disk %s: a read-only disk needs bus virtio or nvme, ATA disks are always writable", d.Name)
 	}

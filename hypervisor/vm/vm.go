@@ -16,7 +16,7 @@
 //	RunDir                      root  0700
 //	RunDir/<vm>                 root  0700  nobody but root reaches anything below by path
 //	RunDir/<vm>/monitor         root  0700  qmp.sock, root 0600: QEMU inherits the listener
-//	RunDir/<vm>/sockets         root:qemu 0710  NBD and console sockets; bound into QEMU's root
+//	RunDir/<vm>/sockets         root:qemu 0710  disk and console sockets; bound into QEMU's root
 //	RunDir/<vm>/root            root  0700  empty mount point of QEMU's root
 //	RunDir/<vm>/vars.fd         root  0600  this boot's UEFI variables: QEMU inherits the descriptor
 //
@@ -90,7 +90,7 @@ type LaunchSpec struct {
 	NICs        []NIC
 
 	// DiskSockets maps every disk's name to the unix socket on which the keeper serves
-	// it; the NBD export has the disk's name.
+	// it; an NBD export has the disk's name.
 	DiskSockets map[string]string
 	// ConsoleSocket is the unix socket to which QEMU connects the first serial port;
 	// empty throws the output away.
@@ -121,14 +121,24 @@ const (
 	ModelE1000  = "e1000"
 )
 
-// Disk is one disk as the guest sees it; the data come from its NBD socket.
+// Disk is one disk as the guest sees it; the data come from its socket.
 type Disk struct {
 	Name     string
 	Bus      string
 	Boot     bool
 	ReadOnly bool
 	Discard  bool
+	// VhostUser: the keeper serves it by vhost-user-blk, on guest memory itself,
+	// and not by NBD. Bus is virtio then.
+	VhostUser bool
 }
+
+// maxQueues bounds the virtqueues of a disk that is served by vhost-user.
+const maxQueues = 4
+
+// Queues is how many virtqueues each disk of a VM with so many vCPUs has that is
+// served by vhost-user.
+func Queues(vcpus uint32) int { return int(max(1, min(vcpus, maxQueues))) }
 
 // NIC is one network card.
 type NIC struct {

@@ -55,11 +55,17 @@ type user struct {
 // left then is a failure, and a failed test shows what the domains logged.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return configured(t, "")
+}
+
+// configured is newWorld with more lines in the hypervisor's configuration.
+func configured(t *testing.T, config string) *world {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New(t.Context(), lab.Options{Bin: bin, Operator: []string{self, "operator"}})
+	l, err := lab.New(t.Context(), lab.Options{Bin: bin, Operator: []string{self, "operator"}, Config: config})
 	if err != nil {
 		t.Fatal(err)
 	}
