@@ -25,7 +25,7 @@ demo: ## boot a bonded VM, command it, then attack it as the operator
 	@bin/demo
 
 .PHONY: test
-test: deps vet staticcheck unit race e2e ## every test, from a fresh clone
+test: deps vet staticcheck model unit race e2e ## every test, from a fresh clone
 
 .PHONY: deps
 deps: ## install what the tests need (Debian packages)
@@ -61,6 +61,11 @@ race: ## unit tests under the race detector
 .PHONY: e2e
 e2e: build ## boot real guests through the three programs
 	$(GO) test -timeout 15m -count=1 ./test/e2e
+
+.PHONY: model
+model: ## check the model of the protocol with spin, and that each check in it is needed
+	@hack/install-deps.sh model
+	@docs/model/check.sh
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)

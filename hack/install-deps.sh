@@ -2,8 +2,8 @@
 # Installs the Debian packages that the demo and the tests use. Does nothing,
 # and touches no network, when they are all there.
 #
-#	hack/install-deps.sh demo|test|all
-#	hack/install-deps.sh --list demo|test|all    only print the packages
+#	hack/install-deps.sh demo|test|model|all
+#	hack/install-deps.sh --list demo|test|model|all    only print the packages
 set -eu
 
 # demo: the hypervisor's QEMU, the tenant's and the guest builder's tools.
@@ -12,6 +12,8 @@ demo="qemu-system-x86 qemu-utils ovmf cryptsetup-bin
 # test: what the tests compare with; gcc because the race detector needs cgo.
 # qemu-user runs the assembly for arm64.
 test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-user"
+# model: the model checker of docs/model, and what compiles its searches.
+model="spin gcc libc6-dev"
 # The guest's kernels are not installed, the guest builder unpacks them; apt only
 # has to know where they are.
 known="linux-image-cloud-amd64 linux-image-amd64"
@@ -24,9 +26,10 @@ fi
 case "${1:-}" in
 demo) wanted=$demo ;;
 test) wanted=$test ;;
-all) wanted="$demo $test" ;;
+model) wanted=$model known= ;;
+all) wanted="$demo $test spin" ;;
 *)
-	echo "usage: $0 [--list] demo|test|all" >&2
+	echo "usage: $0 [--list] demo|test|model|all" >&2
 	exit 2
 	;;
 esac
