@@ -146,7 +146,11 @@ func queueModel(t *testing.T, d *Device, m *model, start, size int, r *rand.Rand
 	for i := range uint64(depth) {
 		begin(&Request{Tag: i})
 	}
-	for left := 600; q.Pending() > 0; {
+	left := 600
+	if testing.Short() {
+		left = 100
+	}
+	for q.Pending() > 0 {
 		q.Submit()
 		done := q.Completed(nil)
 		if len(done) == 0 {
@@ -200,8 +204,11 @@ func TestQueueErrors(t *testing.T) {
 		}
 		return disktest.None
 	}
-	failed := 0
-	for i := range 200 {
+	failed, most := 0, 200
+	if testing.Short() {
+		most = 40
+	}
+	for i := range most {
 		n := 1 << 20
 		p := bytes.Repeat([]byte{byte(i)}, n)
 		req := &Request{Op: Write, Off: int64(512 * (i % 7)), Data: [][]byte{p}, Shared: i%2 == 0}

@@ -124,8 +124,9 @@ func (b *Backend) WriteAt(p []byte, off int64) (int, error) {
 	if err == nil && off+int64(n) > b.Size() {
 		n, err = int(max(0, b.Size()-off)), unix.ENOSPC
 	}
+	whole := append([]byte(nil), p[:n]...)
 	for i := 0; i < n; i += piece {
-		part := append([]byte(nil), p[i:min(n, i+piece)]...)
+		part := whole[i:min(n, i+piece)]
 		b.mu.Lock()
 		copy(b.data[off+int64(i):], part)
 		b.lost = append(b.lost, write{off + int64(i), part})
