@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +21,12 @@ func stored(t *testing.T, names ...string) (*world, *bonded, *nbdtest.Server) {
 	b := w.bonded(names...)
 	// The files of a folder, each as an export of its name.
 	k := nbdtest.Nbdkit(t, "file", "dir="+filepath.Dir(b.paths[names[0]]))
+	t.Cleanup(func() { // before the storage ends, without which a keeper cannot stop in order
+		if inst := b.machine().live(); inst != nil {
+			b.machine().Kill(b.machine().Current().Number, "test over")
+			<-inst.ended
+		}
+	})
 	s, err := storage.New("ceph1", storage.Config{URI: "nbd+unix:///?socket=" + k.Path, Connections: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +110,31 @@ func TestStorage(t *testing.T) {
 	qemu, keep := b.pids()
 	b.exec(qmp.CmdQuit)
 	b.nothingLeft(qemu, keep)
+}
+
+// The provider makes an export longer, then the owner the disk on it.
+func TestStorageGrows(t *testing.T) {
+	_, b, _ := stored(t, "root")
+	if err := b.launchFrom(gate.Launch{Exports: []qmp.DiskExport{b.export("root")}}); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(qmp.CmdCont)
+	b.connected("connected at the launch")
+	size := b.disks[0].Length + 1<<20
+	if _, err := b.machine().Grow(t.Context(), gate.Grow{Disk: "root", Size: size}); classOf(err) != qmp.ClassInvalid || !strings.Contains(err.Error(), "the registration needs") {
+		t.Fatalf("grown before the export: %v", err)
+	}
+	if err := os.Truncate(b.paths["root"], int64(b.disks[0].DataOffset+size)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.machine().Grow(t.Context(), gate.Grow{Disk: "root", Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.machine().live().currentKeeper().Stats(t.Context())
+	if err != nil || st.Disks[0].Size != size {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	b.connected("connected after it grew")
 }
 
 // One disk is a file, the other is not.

@@ -124,6 +124,64 @@ func TestOperator(t *testing.T) {
 	r.run(5, "vm", "status", "web1")
 }
 
+func TestImagePlace(t *testing.T) {
+	r := newRig(t)
+	r.run(0, "token", "create", "alice")
+	st := r.store()
+	tenant := &store.Tenant{ID: 1}
+	var ids []string
+	for i, name := range []string{"a", "b"} {
+		id := strings.Repeat(name, 32)
+		img, _, err := st.CreateImage(t.Context(), id, tenant, name, 1<<20, [32]byte{byte(i)}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, img.ID)
+	}
+	onCeph := func(id, export string) []string {
+		return []string{"image", "place", id, "--storage", "ceph1", "--export", export}
+	}
+	if _, errs := r.run(1, onCeph(ids[0], "x")...); !strings.Contains(errs, "uploading, not ready") {
+		t.Fatal(errs)
+	}
+	for _, id := range ids {
+		if err := st.SetImageState(t.Context(), id, store.ImageUploading, store.ImageReady, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, _ := r.run(0, onCeph(ids[0], "pool/x")...); !strings.Contains(out, "is on ceph1:pool/x") || !strings.Contains(out, filepath.Join("images", ids[0])) {
+		t.Fatal(out)
+	}
+	if _, errs := r.run(1, onCeph(ids[1], "pool/x")...); !strings.Contains(errs, "another image is there") {
+		t.Fatal(errs)
+	}
+	if out, _ := r.run(0, "image", "list", "alice"); !strings.Contains(out, "ceph1:pool/x") || !strings.Contains(out, "file") {
+		t.Fatal(out)
+	}
+	for _, args := range [][]string{
+		{"image", "place"}, {"image", "place", ids[0]}, {"image", "place", ids[0], "--file", "--storage", "ceph1"}, {"image", "place", ids[0], "--file", "--export", "x"},
+		{"image", "place", ids[0], "--storage", "nbd://10.0.0.1"}, onCeph(ids[0], "a b"),
+	} {
+		r.run(2, args...)
+	}
+	r.run(1, onCeph(strings.Repeat("f", 32), "y")...)
+
+	// A VM that runs keeps its disk where it is.
+	vm := &store.VM{ID: strings.Repeat("c", 32), Name: "web1", Tenant: 1, Disks: []store.Disk{{Name: "root", Image: ids[0]}}}
+	if err := st.CreateVM(t.Context(), vm); err != nil {
+		t.Fatal(err)
+	}
+	r.run(6, "image", "place", ids[0], "--file")
+	g := gatetest.Start(t, r.gate)
+	g.Edit(vm.ID, func(v *gatetest.VM) { v.State = qmp.StateRunning })
+	if _, errs := r.run(3, "image", "place", ids[0], "--file"); !strings.Contains(errs, "stop it first") {
+		t.Fatal(errs)
+	}
+	g.Edit(vm.ID, func(v *gatetest.VM) { v.State = qmp.StateStopped })
+	r.run(0, "image", "place", ids[0], "--file")
+	r.run(0, onCeph(ids[1], "pool/x")...)
+}
+
 func TestAmbiguousName(t *testing.T) {
 	r := newRig(t)
 	r.run(0, "token", "create", "alice")

@@ -16,7 +16,7 @@ import (
 // Grow makes the file of an image that a VM uses longer, to size bytes. The record
 // is first, so that the quota covers what a crash in between leaves to be done by
 // the next attempt. What is added is a hole: it takes room as it is written to.
-// An image is never made shorter.
+// An image is never made shorter. Of one that is on a storage only the record is.
 func (m *Manager) Grow(ctx context.Context, t *store.Tenant, id string, size int64) error {
 	img, err := m.Get(ctx, t, id)
 	if err != nil {
@@ -34,7 +34,7 @@ func (m *Manager) Grow(ctx context.Context, t *store.Tenant, id string, size int
 	if err != nil {
 		return problem.Internal(err)
 	}
-	if size-img.Size > free-m.opts.FreeSpace {
+	if img.Storage == "" && size-img.Size > free-m.opts.FreeSpace {
 		return noSpace("the server's disk has room for %d more bytes, the image is to grow by %d", max(free-m.opts.FreeSpace, 0), size-img.Size)
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -42,6 +42,9 @@ func (m *Manager) Grow(ctx context.Context, t *store.Tenant, id string, size int
 		return problem.New(http.StatusConflict, problem.ClassConflict, "image %s is %s, not ready", id, img.State)
 	} else if err != nil {
 		return createProblem(err)
+	}
+	if img.Storage != "" {
+		return nil // the provider makes the export longer, before
 	}
 	if err := m.extend(id, size); err != nil {
 		return writeProblem(err)

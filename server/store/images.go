@@ -28,17 +28,18 @@ type Image struct {
 	State, Reason    string
 	Used             bool // a VM has had it: its content is live and no longer as announced
 	VM               string
+	Storage          string // where its data is; "": in its file
 	Created, Updated time.Time
 }
 
 const imageColumns = `i.id, i.name, i.tenant, i.size, i.sha256, i.position, i.hashing, i.state, i.reason, i.used,
-	coalesce((SELECT vm FROM vm_disks WHERE image = i.id), ''), i.created, i.updated`
+	coalesce((SELECT vm FROM vm_disks WHERE image = i.id), ''), i.storage, i.created, i.updated`
 
 func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
 	var i Image
 	var sum []byte
 	var created, updated int64
-	err := row.Scan(&i.ID, &i.Name, &i.Tenant, &i.Size, &sum, &i.Offset, &i.Hashing, &i.State, &i.Reason, &i.Used, &i.VM, &created, &updated)
+	err := row.Scan(&i.ID, &i.Name, &i.Tenant, &i.Size, &sum, &i.Offset, &i.Hashing, &i.State, &i.Reason, &i.Used, &i.VM, &i.Storage, &created, &updated)
 	if err != nil {
 		return nil, classify(err)
 	}

@@ -60,6 +60,10 @@ CREATE TABLE vm_disks (
 	image    TEXT NOT NULL UNIQUE REFERENCES images(id) ON DELETE RESTRICT,
 	PRIMARY KEY (vm, name)
 ) STRICT;`,
+	// Where an image's data is: a storage and an export of it, or "": its file.
+	`ALTER TABLE images ADD COLUMN storage TEXT NOT NULL DEFAULT '';
+ALTER TABLE images ADD COLUMN export TEXT NOT NULL DEFAULT '';
+CREATE UNIQUE INDEX images_place ON images(storage, export) WHERE storage <> '';`,
 }
 
 func (s *Store) migrate(ctx context.Context) error {

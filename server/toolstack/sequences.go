@@ -96,7 +96,7 @@ func shutdown(s *session) error {
 // start creates the VM from its sealed specification and lets it run. After a
 // failure behind the launch nothing half-made stays: the abort steps end it.
 func start(s *session) error {
-	args := qmp.LaunchArgs{Disks: []qmp.DiskFile{}, Expect: s.cmd.Expect}
+	args := qmp.LaunchArgs{Disks: []qmp.DiskFile{}, Exports: s.cmd.Exports, Expect: s.cmd.Expect}
 	var files []*os.File
 	for _, d := range s.cmd.Disks {
 		args.Disks = append(args.Disks, qmp.DiskFile{Name: d.Name, FDIndex: len(files)})
@@ -118,10 +118,14 @@ func start(s *session) error {
 	return settle(s, true)
 }
 
-// grow tells the hypervisor that a disk's ciphertext has grown; its file has.
+// grow tells the hypervisor that a disk's ciphertext has grown; its file has, or
+// the export, which the hypervisor looks at itself.
 func grow(s *session) error {
-	if len(s.cmd.Disks) != 1 {
+	if len(s.cmd.Disks)+len(s.cmd.Exports) != 1 {
 		return &failure{"one disk can grow at a time"}
+	}
+	if len(s.cmd.Exports) == 1 {
+		return s.call(callTimeout, qmp.CmdGrow, qmp.GrowArgs{Disk: s.cmd.Exports[0].Name, Size: s.cmd.Size}, nil)
 	}
 	d := s.cmd.Disks[0]
 	return s.call(callTimeout, qmp.CmdGrow, qmp.GrowArgs{Disk: d.Name, Size: s.cmd.Size}, nil, d.File)

@@ -48,7 +48,7 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 		if err := s.growImage(ctx, t, v, p); err != nil {
 			return nil, err
 		}
-		if cmd.Disks, err = s.open(v, []string{p.Disk}); err != nil {
+		if cmd.Disks, cmd.Exports, err = s.open(ctx, v, []string{p.Disk}); err != nil {
 			return nil, problem.Internal(err)
 		}
 		defer closeAll(cmd.Disks)
@@ -126,7 +126,7 @@ func (s *Service) run(ctx context.Context, v *store.VM, cmd *toolstack.Command) 
 			names = append(names, d.Name)
 		}
 		var err error
-		if cmd.Disks, err = s.open(v, names); err != nil {
+		if cmd.Disks, cmd.Exports, err = s.open(ctx, v, names); err != nil {
 			return nil, problem.Internal(err)
 		}
 		defer closeAll(cmd.Disks)
@@ -157,25 +157,45 @@ func (s *Service) Files(ctx context.Context, id string, names []string) ([]tools
 	} else if err != nil {
 		return nil, err
 	}
-	return s.open(v, names)
+	files, exports, err := s.open(ctx, v, names)
+	if err == nil && len(exports) > 0 {
+		closeAll(files)
+		return nil, fmt.Errorf("disk %s of VM %s was placed on storage %s while the VM ran: place it back", exports[0].Name, v.ID, exports[0].Storage)
+	}
+	return files, err
 }
 
-func (s *Service) open(v *store.VM, names []string) (files []toolstack.File, err error) {
+// open opens named disks of v, or tells on which storage they are.
+func (s *Service) open(ctx context.Context, v *store.VM, names []string) (files []toolstack.File, exports []qmp.DiskExport, err error) {
 	for _, name := range names {
-		i := slices.IndexFunc(v.Disks, func(d store.Disk) bool { return d.Name == name })
-		var f *os.File
-		if i < 0 {
-			err = fmt.Errorf("VM %s has no disk %q", v.ID, name)
-		} else if f, err = s.Images.Open(v.Disks[i].Image); err != nil {
-			err = fmt.Errorf("VM %s, disk %s: %w", v.ID, name, err)
-		}
+		f, export, err := s.openDisk(ctx, v, name)
 		if err != nil {
 			closeAll(files)
-			return nil, err
+			return nil, nil, fmt.Errorf("VM %s, disk %q: %w", v.ID, name, err)
+		}
+		if export != nil {
+			exports = append(exports, *export)
+			continue
 		}
 		files = append(files, toolstack.File{Name: name, File: f})
 	}
-	return files, nil
+	return files, exports, nil
+}
+
+func (s *Service) openDisk(ctx context.Context, v *store.VM, name string) (*os.File, *qmp.DiskExport, error) {
+	i := slices.IndexFunc(v.Disks, func(d store.Disk) bool { return d.Name == name })
+	if i < 0 {
+		return nil, nil, errors.New("there is none of that name")
+	}
+	p, err := s.Store.PlaceOf(ctx, v.Disks[i].Image)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Storage != "" {
+		return nil, &qmp.DiskExport{Name: name, Storage: p.Storage, Export: p.Export}, nil
+	}
+	f, err := s.Images.Open(p.Image)
+	return f, nil, err
 }
 
 func closeAll(files []toolstack.File) {
