@@ -41,6 +41,8 @@ func TestDomains(t *testing.T) {
 		{"another tenant's ticket", otherTicket},
 		{"two clients at once", twoClients},
 		{"operator", operatorCommands},
+		{"operators' limits", limits},
+		{"a delegate", delegates},
 		{"server and its operator know no console", noConsole},
 	} {
 		t.Run(step.name, func(t *testing.T) {
