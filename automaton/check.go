@@ -89,8 +89,17 @@ func (d *dfa) stuck() bool {
 // Shared returns an example of every command that both machines accept at some
 // point with the same arguments, on-abort parts left out. Where a is a ticket's
 // automaton and b the policy, these are the hypercalls that a session may send
-// by either right. Errors wrap ErrUndecided.
+// by either right. Machines with captures are looked at as if every value fitted
+// them, so that some examples may not hold; none is missing. Errors wrap
+// ErrUndecided.
 func Shared(a, b *Machine) ([]Call, error) {
+	var err error
+	if a, err = a.loose(); err != nil {
+		return nil, err
+	}
+	if b, err = b.loose(); err != nil {
+		return nil, err
+	}
 	var names []string
 	for _, name := range a.commands {
 		if _, both := b.names[name]; both {

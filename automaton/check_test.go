@@ -42,7 +42,10 @@ func TestShared(t *testing.T) {
 	if err != nil || len(calls) != 2 || calls[0].String() != `balloon {"value":4}` || calls[1].String() != "query-status" {
 		t.Errorf("%v, %v", calls, err)
 	}
-	if _, err := Shared(compile(t, "a{ x: $f }"), compile(t, "a")); !errors.Is(err, ErrUndecided) {
+	if calls, err := Shared(compile(t, "a{ x: $f } b"), compile(t, "a{ x: 5 }")); err != nil || len(calls) != 1 || calls[0].String() != `a {"x":5}` {
+		t.Errorf("%v, %v", calls, err)
+	}
+	if _, err := Shared(compile(t, "(a|b)* a (a|b){20}"), compile(t, "a")); !errors.Is(err, ErrUndecided) {
 		t.Error(err)
 	}
 }

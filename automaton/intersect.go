@@ -6,7 +6,8 @@ import (
 )
 
 // Intersect returns a machine that accepts what both accept. Its deadline is
-// the shorter one. Errors wrap ErrUndecided.
+// the shorter one. Errors wrap ErrUndecided; they do for machines with captures,
+// see Common.
 func Intersect(a, b *Machine) (*Machine, error) {
 	var names []string
 	for _, name := range a.commands {

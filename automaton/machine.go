@@ -203,3 +203,19 @@ func (m *Machine) number(parts []*nfa) {
 	l.names = m.commands
 	m.letters = l
 }
+
+// Transitions returns how many arrows a drawing of the machine has: ways from one
+// state to another, or back to itself, by one hypercall as the text writes it.
+func (m *Machine) Transitions() int { return len(m.graph().edges) }
+
+// Predicates returns how many different hypercalls with arguments the automaton
+// writes: each is one predicate on a hypercall's arguments.
+func (m *Machine) Predicates() int {
+	n := 0
+	for _, p := range m.letters.preds {
+		if len(p.members) > 0 || p.open {
+			n++
+		}
+	}
+	return n
+}

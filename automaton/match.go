@@ -183,7 +183,7 @@ func (m *matcher) capture(v *value, got any) bool {
 		return m.bind(v.capture, got)
 	}
 	s, ok := got.(string)
-	if !ok || len(s) < len(v.text)+len(v.suffix) || !strings.HasPrefix(s, v.text) || !strings.HasSuffix(s, v.suffix) {
+	if !ok || len(s) > MaxSubject || len(s) < len(v.text)+len(v.suffix) || !strings.HasPrefix(s, v.text) || !strings.HasSuffix(s, v.suffix) {
 		return false
 	}
 	return m.bindText(v.capture, s[len(v.text):len(s)-len(v.suffix)])

@@ -45,8 +45,7 @@ func newProduct(a, b *Machine, names []string) (*product, error) {
 		switch {
 		case m.det != nil:
 		case m.slots > 0:
-			return nil, fmt.Errorf("automaton %s keeps values in captures, and whether two such automata agree %w: compare them without captures",
-				tick(m.name), ErrUndecided)
+			return nil, fmt.Errorf("automaton %s keeps values in captures: this %w", tick(m.name), ErrUndecided)
 		default:
 			return nil, fmt.Errorf("automaton %s is too large for a deterministic machine: this %w", tick(m.name), ErrUndecided)
 		}

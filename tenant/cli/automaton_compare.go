@@ -186,7 +186,7 @@ func (a *app) noteShortened(calls []automaton.Call) {
 }
 
 func undecided(err error) error {
-	return fail.Wrap(err, fail.Other, "for a coarser answer write `any` for each capture, or compare smaller parts", "neither yes nor no")
+	return fail.Wrap(err, fail.Other, "compare smaller parts, or read both: uvbond automaton show", "neither yes nor no")
 }
 
 // common is the answer of intersect.
@@ -206,7 +206,7 @@ func (a *app) automatonIntersect() *cobra.Command {
 		Use: "intersect A B", Short: "Show what two automata both accept",
 		Long: `Prints a shortest session that both accept to its end, or that there is none, and the
 hypercalls that both let through at some point. Exit code 0 either way; 1 when it cannot
-be decided, as for automata with captures.
+be decided, as it may be for automata with captures.
 
 ` + refHelp,
 		Example:           "  uvbond automaton intersect native/shutdown native/poweroff\n  uvbond automaton intersect web1.uva policy.uva#* --json",
@@ -233,13 +233,9 @@ be decided, as for automata with captures.
 func intersect(m [2]*automaton.Machine, refs []string) (*common, error) {
 	v := &common{A: refs[0], B: refs[1], Answer: answerNo, Shared: []automaton.Call{}}
 	shared, err := automaton.Shared(m[0], m[1])
-	var all *automaton.Machine
-	if err == nil {
-		all, err = automaton.Intersect(m[0], m[1])
-	}
 	found := false
 	if err == nil {
-		v.Example, found, err = all.Example()
+		v.Example, found, err = automaton.Common(m[0], m[1])
 	}
 	if errors.Is(err, automaton.ErrUndecided) {
 		v.Answer, v.Why = answerUndecided, err.Error()
@@ -249,7 +245,11 @@ func intersect(m [2]*automaton.Machine, refs []string) (*common, error) {
 		return nil, err
 	}
 	if found {
-		v.Answer, v.States, v.DeadlineMS = answerYes, all.States(), all.Deadline().Milliseconds()
+		v.Answer = answerYes
+		// Where there are captures there is no machine of both.
+		if all, err := automaton.Intersect(m[0], m[1]); err == nil {
+			v.States, v.DeadlineMS = all.States(), all.Deadline().Milliseconds()
+		}
 	}
 	v.Shared = append(v.Shared, shared...)
 	return v, nil

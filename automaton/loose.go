@@ -1,0 +1,422 @@
+package automaton
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A machine with captures is compared by way of a looser one without them, in
+// which `value as $x` is value and $x any value. What the looser one refuses, the
+// other refuses too; so "yes" of a looser part and "no example" of looser machines
+// hold. What the looser one accepts may not be accepted with the values kept:
+// examples are tried on the machines themselves before they are shown.
+
+// loose returns a deterministic machine that accepts at least what m accepts.
+func (m *Machine) loose() (*Machine, error) {
+	if m.det != nil || m.slots == 0 {
+		return m, nil
+	}
+	out := &Machine{name: m.name, deadline: m.deadline}
+	known := map[*command]*command{}
+	out.body = looseNFA(m.body, known)
+	parts := []*nfa{out.body}
+	if m.abort != nil {
+		out.abort, out.aborts = looseNFA(m.abort, known), true
+		parts = append(parts, out.abort)
+	}
+	out.number(parts)
+	out.determine()
+	if out.det == nil {
+		return nil, fmt.Errorf("automaton %s is too large, also without its captures: this %w", tick(m.name), ErrUndecided)
+	}
+	return out, nil
+}
+
+func looseNFA(a *nfa, known map[*command]*command) *nfa {
+	out := &nfa{accept: a.accept, states: make([]state, len(a.states))}
+	for i, s := range a.states {
+		out.states[i].edges = s.edges
+		for _, v := range s.moves {
+			c := known[v.command]
+			if c == nil {
+				c = v.command
+				if c.binds {
+					copied := *c
+					copied.args, copied.binds = looseValue(c.args), false
+					c = &copied
+				}
+				known[v.command] = c
+			}
+			out.states[i].moves = append(out.states[i].moves, move{command: c, to: v.to})
+		}
+	}
+	return out
+}
+
+// looseValue copies a predicate without its captures.
+func looseValue(v *value) *value {
+	switch v.kind {
+	case valueAs:
+		return looseValue(v.items[0])
+	case valueCapture:
+		if v.text == "" && v.suffix == "" {
+			return &value{kind: valueAny}
+		}
+		escape := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`)
+		return &value{kind: valueGlob, text: escape.Replace(v.text) + "*" + escape.Replace(v.suffix)}
+	}
+	out := *v
+	out.items, out.members = nil, nil
+	for _, item := range v.items {
+		out.items = append(out.items, looseValue(item))
+	}
+	for _, m := range v.members {
+		m.value = looseValue(m.value)
+		out.members = append(out.members, m)
+	}
+	if v.tail != nil {
+		out.tail = looseValue(v.tail)
+	}
+	return &out
+}
+
+// includesLoosely is Includes where one of the machines has captures.
+func includesLoosely(whole, part *Machine) (*Difference, error) {
+	if sameMachine(whole, part) {
+		return nil, nil
+	}
+	w, err := whole.loose()
+	if err != nil {
+		return nil, err
+	}
+	p, err := part.loose()
+	if err != nil {
+		return nil, err
+	}
+	pair, err := newProduct(p, w, p.commands)
+	if err != nil {
+		return nil, err
+	}
+	d, err := pair.includes()
+	switch {
+	case err != nil:
+		return nil, err
+	case d == nil && whole.slots == 0:
+		return nil, nil
+	case d != nil && d.holds(part, whole):
+		return d, nil
+	}
+	if found := pair.search(whole, part); found != nil {
+		return found, nil
+	}
+	if d == nil {
+		return nil, fmt.Errorf("automaton %s includes %s without its captures, and no session was found that its captures refuse: this %w",
+			tick(whole.name), tick(part.name), ErrUndecided)
+	}
+	return nil, fmt.Errorf("automata %s and %s differ without their captures, and no session was found that shows it with them: this %w",
+		tick(whole.name), tick(part.name), ErrUndecided)
+}
+
+// sameMachine tells that two machines are the same, state by state.
+func sameMachine(a, b *Machine) bool {
+	same := func(x, y *nfa) bool {
+		if x == nil || y == nil {
+			return x == y
+		}
+		return x.accept == y.accept && slices.EqualFunc(x.states, y.states, func(s, t state) bool {
+			return s.fresh == t.fresh && slices.Equal(s.edges, t.edges) && slices.EqualFunc(s.moves, t.moves, func(v, w move) bool {
+				return v.to == w.to && v.command.String() == w.command.String()
+			})
+		})
+	}
+	return slices.Equal(a.captures, b.captures) && same(a.body, b.body) && same(a.abort, b.abort)
+}
+
+// A search for a counter-example tries so many sessions, of so many hypercalls.
+const (
+	maxSearch      = 1 << 10
+	maxSearchDepth = 32
+	maxSearchTries = 1 << 13
+)
+
+// search looks for a session that part accepts and whole does not, nearest first,
+// with a few values for each hypercall: those kept, and examples that the
+// predicates of both tell apart.
+func (p *product) search(whole, part *Machine) *Difference {
+	tries := 0
+	for _, aborted := range []bool{false, true} {
+		todo := [][]Call{nil}
+		for n := 0; n < len(todo); n++ {
+			run, _ := part.after(aborted, todo[n])
+			d := &Difference{Accepts: part.name, Refuses: whole.name, Calls: todo[n], Aborted: aborted, Ends: true}
+			if d.holds(part, whole) {
+				return d
+			}
+			if len(todo[n]) == maxSearchDepth {
+				continue
+			}
+			other, _ := whole.after(aborted, todo[n])
+			for _, c := range p.offers(run, other, len(todo[n])) {
+				if tries++; tries > maxSearchTries {
+					return nil
+				}
+				next := append(slices.Clone(todo[n]), c)
+				if _, accepted := part.after(aborted, next); !accepted {
+					continue
+				}
+				if _, accepted := whole.after(aborted, next); !accepted {
+					return &Difference{Accepts: part.name, Refuses: whole.name, Calls: next, Aborted: aborted}
+				}
+				if len(todo) < maxSearch {
+					todo = append(todo, next)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// after returns a run after calls, and whether it accepted them.
+func (m *Machine) after(aborted bool, calls []Call) (*Run, bool) {
+	run := m.Start()
+	if aborted {
+		run.Abort()
+	}
+	for _, c := range calls {
+		if run.Step(c.Command, c.Arguments) != nil {
+			return run, false
+		}
+	}
+	return run, true
+}
+
+// maxOffers is how many examples are tried of one hypercall.
+const maxOffers = 4
+
+// offers returns hypercalls that a run may accept next, also with other values
+// than those that the other run has kept.
+func (p *product) offers(r, other *Run, depth int) []Call {
+	var out []Call
+	known := map[string]bool{}
+	add := func(name string, args map[string]any) {
+		c := Call{Command: name, Arguments: args}
+		data, err := json.Marshal(c)
+		if err == nil && !known[string(data)] {
+			known[string(data)] = true
+			out = append(out, c)
+		}
+	}
+	if r.m.det != nil {
+		for _, row := range r.dfa().states[r.at].rows {
+			for n := range p.letters.classes[row.name] {
+				c := p.call(p.letters.first[row.name] + int32(n))
+				add(c.Command, c.Arguments)
+			}
+		}
+	}
+	for i, run := range []*Run{r, other} {
+		for _, t := range run.threads {
+			for _, v := range run.part.states[t.state].moves {
+				at := slices.Index(p.letters.names, v.command.name)
+				if at < 0 {
+					continue
+				}
+				for n := 0; n < len(p.letters.classes[at]) && n < maxOffers; n++ {
+					example := p.call(p.letters.first[at] + int32(n)).Arguments
+					for _, kept := range []values{run.sets[t.set], nil}[i:] {
+						filled, _ := insert(v.command.args, example, kept, depth).(map[string]any)
+						add(v.command.name, filled)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// insert puts kept values into an example of arguments, and values of their own
+// where nothing is kept yet.
+func insert(v *value, example any, kept values, depth int) any {
+	value := func() (any, bool) {
+		if v.capture >= len(kept) || kept[v.capture] == "" {
+			return nil, false
+		}
+		text := kept[v.capture]
+		if text[0] == 's' {
+			return text[1:], true
+		}
+		var out any
+		d := json.NewDecoder(strings.NewReader(text[1:]))
+		d.UseNumber()
+		return out, d.Decode(&out) == nil
+	}
+	switch v.kind {
+	case valueAs:
+		if have, ok := value(); ok {
+			return have
+		}
+		return insert(v.items[0], example, kept, depth)
+	case valueCapture:
+		have, ok := value()
+		text, isText := have.(string)
+		switch {
+		case v.text == "" && v.suffix == "" && ok:
+			return have
+		case isText:
+			return v.text + text + v.suffix
+		}
+		return v.text + fmt.Sprintf("v%d", depth*MaxCaptures+v.capture) + v.suffix
+	case valueObject:
+		in, ok := example.(map[string]any)
+		if !ok {
+			return example
+		}
+		out := map[string]any{}
+		for k, e := range in {
+			out[k] = e
+		}
+		for _, m := range v.members {
+			if e, ok := in[m.key]; ok {
+				out[m.key] = insert(m.value, e, kept, depth)
+			}
+		}
+		return out
+	case valueList:
+		in, ok := example.([]any)
+		if !ok {
+			return example
+		}
+		var out []any
+		for i, e := range in {
+			if i < len(v.items) {
+				e = insert(v.items[i], e, kept, depth)
+			} else if v.tail != nil {
+				e = insert(v.tail, e, kept, depth)
+			}
+			out = append(out, e)
+		}
+		return out
+	}
+	return example
+}
+
+// Common returns a session that both machines accept to its end, a shortest one
+// where there are no captures, and false when there is none. Errors wrap
+// ErrUndecided.
+func Common(a, b *Machine) ([]Call, bool, error) {
+	la, err := a.loose()
+	if err != nil {
+		return nil, false, err
+	}
+	lb, err := b.loose()
+	if err != nil {
+		return nil, false, err
+	}
+	both, err := Intersect(la, lb)
+	if err != nil {
+		return nil, false, err
+	}
+	calls, found, err := both.Example()
+	if err != nil || !found || (a.slots == 0 && b.slots == 0) {
+		return calls, found, err
+	}
+	if calls, found = together(a, b, calls, true); found {
+		return calls, true, nil
+	}
+	return nil, false, fmt.Errorf("without their captures automata %s and %s both accept some session, and none was found that they accept with them: this %w",
+		tick(a.name), tick(b.name), ErrUndecided)
+}
+
+// together looks for a session on the way of an example whose values fit both,
+// and where a may end, and b too if both must.
+func together(a, b *Machine, way []Call, both bool) ([]Call, bool) {
+	for _, lead := range []*Machine{a, b} {
+		one, two := a.Start(), b.Start()
+		var calls []Call
+		ok := true
+		for i, c := range way {
+			run := one
+			if lead == b {
+				run = two
+			}
+			if run.m.det == nil {
+				c = run.fitted(c, i)
+			}
+			if ok = one.Step(c.Command, c.Arguments) == nil && two.Step(c.Command, c.Arguments) == nil; !ok {
+				break
+			}
+			calls = append(calls, c)
+		}
+		if ok && one.Done() && (two.Done() || !both) {
+			return calls, true
+		}
+	}
+	return nil, false
+}
+
+// fitted puts the values that a run keeps into a hypercall.
+func (r *Run) fitted(c Call, depth int) Call {
+	for _, t := range r.threads {
+		for _, v := range r.part.states[t.state].moves {
+			if v.command.name != c.Command {
+				continue
+			}
+			filled, _ := insert(v.command.args, c.Arguments, r.sets[t.set], depth).(map[string]any)
+			e := matcher{bound: make(values, r.m.slots), work: maxStepWork}
+			e.load(r.sets[t.set])
+			if e.object(v.command.args, filled, nil) {
+				return Call{Command: c.Command, Arguments: filled}
+			}
+		}
+	}
+	return c
+}
+
+// Begins returns a session of at least one hypercall that a accepts to its end
+// and b lets through, whether it may end there or not: whoever follows it may be
+// doing either. It is false when there is none. Errors wrap ErrUndecided.
+func Begins(a, b *Machine) ([]Call, bool, error) {
+	la, err := a.loose()
+	if err != nil {
+		return nil, false, err
+	}
+	lb, err := b.loose()
+	if err != nil {
+		return nil, false, err
+	}
+	names := slices.DeleteFunc(slices.Clone(la.commands), func(name string) bool { _, both := lb.names[name]; return !both })
+	p, err := newProduct(la, lb, names)
+	if err != nil {
+		return nil, false, err
+	}
+	walk := newPairs()
+	for i := int32(0); i < int32(len(walk.list)); i++ {
+		at := walk.list[i]
+		if i > 0 && la.det.body.states[at[0]].accept {
+			var way []Call
+			for _, letter := range walk.trace(i) {
+				way = append(way, p.call(letter))
+			}
+			if calls, ok := together(a, b, way, false); ok {
+				return calls, true, nil
+			}
+			return nil, false, fmt.Errorf("without its captures automaton %s lets through what %s accepts, and no such session was found with them: this %w",
+				tick(b.name), tick(a.name), ErrUndecided)
+		}
+		for letter := range p.letters.letters {
+			to := [2]int32{p.next(&p.left, la.det.body, at[0], letter)}
+			if to[0] == dead {
+				continue
+			}
+			if to[1] = p.next(&p.right, lb.det.body, at[1], letter); to[1] != dead {
+				walk.visit(to, i, letter)
+			}
+		}
+		if err := p.tooLarge(walk); err != nil {
+			return nil, false, err
+		}
+	}
+	return nil, false, nil
+}
