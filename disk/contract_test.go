@@ -13,7 +13,7 @@ import (
 )
 
 // file returns a back end on a new file.
-func file(o disk.FileOptions, flags int) contract.Back {
+func file(e disk.Engine, flags int) contract.Back {
 	return func(t testing.TB, size int64) disk.Backend {
 		t.Helper()
 		f, err := os.OpenFile(filepath.Join(t.TempDir(), "disk"), os.O_RDWR|os.O_CREATE|flags, 0o600)
@@ -23,7 +23,7 @@ func file(o disk.FileOptions, flags int) contract.Back {
 		if err := f.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
-		b, err := disk.OpenFile(f, o)
+		b, err := disk.OpenFile(f, e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,10 +33,10 @@ func file(o disk.FileOptions, flags int) contract.Back {
 
 var backs = map[string]contract.Back{
 	"memory":  func(_ testing.TB, size int64) disk.Backend { return disktest.New(size) },
-	"waiting": file(disk.FileOptions{Engine: disk.Waiting}, 0),
-	"threads": file(disk.FileOptions{Engine: disk.Threads}, 0),
-	"ring":    file(disk.FileOptions{Engine: disk.Ring}, 0),
-	"direct":  file(disk.FileOptions{Engine: disk.Ring, Direct: true}, unix.O_DIRECT),
+	"waiting": file(disk.Waiting, 0),
+	"threads": file(disk.Threads, 0),
+	"ring":    file(disk.Ring, 0),
+	"direct":  file(disk.Ring, unix.O_DIRECT),
 }
 
 // onDevice is the Device's methods that wait.
