@@ -137,12 +137,16 @@ func (c *conn) next() error {
 	receive := !c.ended && c.wants()
 	if receive {
 		idle := c.queue.Pending() == 0 && c.out.empty()
+		began := time.Now()
 		var got bool
 		var err error
 		if idle && c.poll.Look(func() bool { got, err = c.receive(false); return got || err != nil }) {
 			return err
 		}
 		if got, err = c.receive(idle); got || err != nil {
+			if idle {
+				c.poll.Slept(time.Since(began))
+			}
 			return err
 		}
 	}

@@ -1,47 +1,45 @@
 // Package poll looks for work for a short while before its owner goes to sleep:
-// waking up costs more than the while, for who works and for who brings the work.
-// It learns whether that pays, and an owner that nobody brings work to sleeps.
+// being woken costs more than the while, for who works and for who brings the work.
+// It learns from how long the owner slept whether that pays, and an owner that
+// nobody brings work to sleeps at once.
 package poll
 
 import "time"
 
-// Poller decides how long to look. Only one goroutine may use it.
-type Poller struct {
-	// Most is how long one look takes at most. Zero: it never looks.
-	Most time.Duration
+// least is where looking begins.
+const least = 4 * time.Microsecond
 
-	score   int // up to best: how well looking has paid
-	skipped int // sleeps without a look since the last one
+// Poller decides how long to look. As long as work comes within Most, looking for it
+// costs less than being woken; when it does not, the owner does not look at all the
+// next time. So an idle owner costs nothing, and one with work now and then Most at
+// the most before each sleep. Only one goroutine may use it.
+type Poller struct {
+	Most time.Duration // 0: never look
+
+	now time.Duration
 }
 
-const (
-	best = 8
-	// probe is how many sleeps there are between two looks when looking did not pay:
-	// it bounds what useless looks cost, to Most/probe for each piece of work.
-	probe = 16
-)
-
-// Look calls found until it returns true or it is time to sleep. The owner calls it
-// each time it has nothing to do, once, before it sleeps.
+// Look calls found until it returns true or it is time to sleep.
 func (p *Poller) Look(found func() bool) bool {
-	if p.Most <= 0 {
+	if p.now <= 0 {
 		return false
 	}
-	if p.score == 0 {
-		if p.skipped++; p.skipped < probe {
+	for began := time.Now(); ; {
+		if found() {
+			return true
+		}
+		if time.Since(began) > p.now {
 			return false
 		}
 	}
-	p.skipped = 0
-	end := time.Now().Add(p.Most)
-	for {
-		if found() {
-			p.score = min(best, p.score+2)
-			return true
-		}
-		if !time.Now().Before(end) {
-			p.score = max(0, p.score-1)
-			return false
-		}
+}
+
+// Slept tells how long it took, looking and sleeping, until there was work.
+func (p *Poller) Slept(d time.Duration) {
+	switch {
+	case d > p.Most:
+		p.now = 0
+	case d > p.now:
+		p.now = min(max(2*p.now, least), p.Most)
 	}
 }

@@ -6,29 +6,35 @@ import (
 )
 
 func TestPoller(t *testing.T) {
-	if (&Poller{}).Look(func() bool { t.Error("looked"); return true }) {
-		t.Error("found")
-	}
-	p := Poller{Most: time.Nanosecond}
 	looks := 0
 	never := func() bool { looks++; return false }
-	for range 10 * probe {
-		p.Look(never)
+	for _, most := range []time.Duration{0, time.Millisecond} {
+		p := Poller{Most: most}
+		if p.Look(never) || looks > 0 {
+			t.Fatal("it looks before it knows that it pays")
+		}
 	}
-	if looks < 10 || looks > 20 {
-		t.Errorf("%d looks in vain in %d sleeps", looks, 10*probe)
+	p := Poller{Most: 20 * time.Microsecond}
+	for range 10 {
+		p.Slept(15 * time.Microsecond)
 	}
-	for range 2 * probe {
-		p.Look(func() bool { return true })
+	if p.now < 15*time.Microsecond || p.now > p.Most {
+		t.Errorf("it looks for %v when work comes after 15 µs", p.now)
+	}
+	if p.Look(never) || looks == 0 {
+		t.Error("it does not look")
+	}
+	if !p.Look(func() bool { return true }) {
+		t.Error("it does not find")
 	}
 	looks = 0
-	for range best {
-		p.Look(never)
+	p.Slept(time.Second)
+	if p.Look(never) || looks > 0 {
+		t.Error("it looks though work comes late")
 	}
-	if looks != best {
-		t.Errorf("%d looks after it paid", looks)
-	}
-	if p.Look(never); looks != best {
-		t.Error("it looks for ever")
+	p = Poller{}
+	p.Slept(time.Microsecond)
+	if p.Look(never) || looks > 0 {
+		t.Error("it looks though it must not")
 	}
 }

@@ -18,6 +18,9 @@ import (
 	"github.com/uvbond/uvbond/disk"
 )
 
+// DefaultPoll is a good value for Server.Poll where cores are free now and then.
+const DefaultPoll = 32 * time.Microsecond
+
 // Server serves one Device to one front end at a time. Its fields must not change
 // once Serve is called.
 type Server struct {

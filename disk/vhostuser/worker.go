@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/poll"
 )
 
 // mostTaken is how many requests are taken from a ring before what is completed is
@@ -62,7 +63,7 @@ type worker struct {
 	record    []byte   // inflight's memory, until it is opened
 	inflight  *inflight
 
-	poll   poller
+	poll   poll.Poller
 	epoll  int
 	wake   int // eventfd: there are commands
 	ready  bool
@@ -79,7 +80,7 @@ func (w *worker) open(size uint16) (err error) {
 	w.mask = size - 1
 	w.requests = make([]request, size)
 	w.commands, w.done = make(chan func(), 1), make(chan struct{})
-	w.poll.max = w.srv.Poll
+	w.poll.Most = w.srv.Poll
 	w.epoll, w.wake = -1, -1
 	defer func() {
 		if err != nil {
@@ -352,7 +353,7 @@ func (w *worker) logUsed(before uint16) {
 func (w *worker) idle() {
 	began := time.Now()
 	if w.listening() {
-		if w.poll.now > 0 && w.dq.Pending() == 0 && w.guard((*worker).spin) {
+		if w.dq.Pending() == 0 && w.guard((*worker).spin) {
 			return
 		}
 		if w.guard((*worker).listen) {
@@ -372,23 +373,21 @@ func (w *worker) idle() {
 		w.usedFlags = usedNoNotify // from the next used entries on
 	}
 	w.counts.sleeps.Add(1)
-	w.poll.slept(time.Since(began))
+	w.poll.Slept(time.Since(began))
 }
 
 func (w *worker) listening() bool { return w.dead == nil && w.enabled && !w.stopping }
 
 // spin looks at the ring for a while.
 func (w *worker) spin() bool {
-	for began := time.Now(); ; {
+	return w.poll.Look(func() bool {
 		for range 32 {
 			if w.ring.availIndex.load() != w.lastAvail || w.attention.Load() {
 				return true
 			}
 		}
-		if time.Since(began) > w.poll.now {
-			return false
-		}
-	}
+		return false
+	})
 }
 
 // listen asks the driver to kick, and looks once more.
