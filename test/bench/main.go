@@ -27,6 +27,10 @@ type suite struct {
 
 var suites = []suite{
 	{"nbd", runNBD},
+	{"vhost", runVhost},
+	{"guest", runGuest},
+	{"boot", runBoot},
+	{"memory", runMemory},
 }
 
 // options are those of the command line.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -120,27 +121,35 @@ func dataFile(ctx context.Context, o *options, name string, luks bool, secret st
 			return "", err
 		}
 	}
+	return path, fillNoise(path, dataSize)
+}
+
+// noise makes a file of size bytes of noise.
+func noise(o *options, name string, size int64) (string, error) {
+	path := filepath.Join(o.dir, name+".img")
+	return path, fillNoise(path, size)
+}
+
+// fillNoise fills the last size bytes of a file with noise.
+func fillNoise(path string, size int64) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer f.Close()
-	end, err := f.Seek(0, 2)
+	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return "", err
+		return err
 	}
-	at := int64(0)
-	if luks {
-		at = end - dataSize
-	}
+	at := max(0, end-size)
 	noise := make([]byte, 1<<20)
 	_, _ = rand.Read(noise)
-	for i := int64(0); i < dataSize; i += int64(len(noise)) {
+	for i := int64(0); i < size; i += int64(len(noise)) {
 		if _, err := f.WriteAt(noise, at+i); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return path, nil
+	return nil
 }
 
 // fioResult is what is used of fio's output.

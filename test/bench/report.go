@@ -19,6 +19,8 @@ type report struct {
 	intro    string // what was measured, and the commands
 	metrics  []metric
 	promises []promise
+	ratios   []promise // of which nothing was promised
+	limits   []limit
 	tests    []string // in their order
 	peers    []string // ours first
 	samples  map[string]map[string][]sample
@@ -38,6 +40,12 @@ type promise struct {
 	self         string  // of us; empty: the first peer
 	least        float64 // ours over the peer's; for a metric where less is better, at most 1/least
 	less         bool    // less is better
+}
+
+// limit is a figure that was promised not to be exceeded.
+type limit struct {
+	test, peer, metric string
+	most               float64
 }
 
 func (r *report) add(test, peer string, s sample) {
@@ -95,11 +103,24 @@ func (r *report) String() string {
 			b.WriteString("\n")
 		}
 	}
-	if len(r.promises) > 0 {
+	if len(r.promises)+len(r.limits) > 0 {
 		b.WriteString("\n| promised | measured | |\n|---|---:|---|\n")
 	}
 	for _, p := range r.promises {
 		b.WriteString(r.judge(p))
+	}
+	for _, l := range r.limits {
+		b.WriteString(r.judgeLimit(l))
+	}
+	if len(r.ratios) > 0 {
+		b.WriteString("\n| ratio | measured |\n|---|---:|\n")
+	}
+	for _, p := range r.ratios {
+		ours, _, _, ok1 := r.spread(p.test, p.self, p.metric)
+		theirs, _, _, ok2 := r.spread(p.test, p.peer, p.metric)
+		if ok1 && ok2 && theirs > 0 {
+			fmt.Fprintf(&b, "| %s, %s: %s to %s | %.2f × |\n", p.test, p.metric, p.self, p.peer, ours/theirs)
+		}
 	}
 	return b.String()
 }
@@ -115,6 +136,9 @@ func (r *report) judge(p promise) string {
 	ours, _, _, ok1 := r.spread(p.test, self, p.metric)
 	theirs, _, _, ok2 := r.spread(test2, p.peer, p.metric)
 	what := fmt.Sprintf("%s, %s", p.test, p.metric)
+	if p.self != "" {
+		what += ", " + p.self
+	}
 	if test2 != p.test {
 		what += " against " + test2
 	}
@@ -130,6 +154,22 @@ func (r *report) judge(p promise) string {
 		verdict = "kept"
 	}
 	return fmt.Sprintf("| %s: %s %s | %.2f × | %s |\n", what, want, p.peer, ratio, verdict)
+}
+
+func (r *report) judgeLimit(l limit) string {
+	median, _, _, ok := r.spread(l.test, l.peer, l.metric)
+	for _, m := range r.metrics {
+		if m.key != l.metric || !ok {
+			continue
+		}
+		verdict := "**missed**"
+		if median <= l.most {
+			verdict = "kept"
+		}
+		f := func(v float64) string { return fmt.Sprintf(m.format, v*m.scale) }
+		return fmt.Sprintf("| %s: at most %s %s | %s | %s |\n", l.test, f(l.most), m.title, f(median), verdict)
+	}
+	return fmt.Sprintf("| %s, %s | not measured | |\n", l.test, l.metric)
 }
 
 // marker stands between what people write and what is measured.

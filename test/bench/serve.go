@@ -9,13 +9,17 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
 )
 
-// servers are what this program does instead of measuring: FILE SOCKET.
+// servers are what this program does instead of measuring.
 var servers = map[string]func([]string) error{
-	"serve-nbd": serveNBD,
+	"serve-nbd":   serveNBD,
+	"serve-many":  serveMany,
+	"serve-vhost": serveVhost,
 }
 
 // open makes the enciphered device on a file, as the keeper does.
@@ -40,16 +44,27 @@ func serveNBD(args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: bench serve-nbd FILE SOCKET")
 	}
-	d, err := open(args[0])
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	l, err := net.Listen("unix", args[1])
-	if err != nil {
-		return err
+	return serveMany(args)
+}
+
+func serveMany(args []string) error {
+	if len(args) == 0 || len(args)%2 != 0 {
+		return errors.New("usage: bench serve-many FILE SOCKET [FILE SOCKET ...]")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return (&nbd.Server{Exports: []nbd.Export{{Device: d}}}).Serve(ctx, l)
+	var serving errgroup.Group
+	for ; len(args) > 0; args = args[2:] {
+		d, err := open(args[0])
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		l, err := net.Listen("unix", args[1])
+		if err != nil {
+			return err
+		}
+		serving.Go(func() error { return (&nbd.Server{Exports: []nbd.Export{{Device: d}}}).Serve(ctx, l) })
+	}
+	return serving.Wait()
 }
