@@ -1,6 +1,7 @@
 package automaton
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -81,15 +82,13 @@ func (p *product) includes() (*Difference, error) {
 // a shortest sequence that one of them does not accept; errors are those of
 // Includes.
 func Equal(a, b *Machine) (*Difference, error) {
-	more, err := Includes(b, a)
-	if err != nil {
-		return nil, err
+	more, err1 := Includes(b, a)
+	less, err2 := Includes(a, b)
+	// Where one direction cannot be decided the other may still tell.
+	if d := shorter(more, less); d != nil {
+		return d, nil
 	}
-	less, err := Includes(a, b)
-	if err != nil {
-		return nil, err
-	}
-	return shorter(more, less), nil
+	return nil, cmp.Or(err1, err2)
 }
 
 // shorter prefers the first.
