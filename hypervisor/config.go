@@ -69,6 +69,8 @@ func (c *Config) storages() (map[string]*storage.Storage, error) {
 type DisksConfig struct {
 	// Virtio is how disks on bus virtio are served: "auto", "nbd" or "vhost-user".
 	Virtio string `toml:"virtio"`
+	// DirectIO reads and writes ciphertext files without the kernel's page cache.
+	DirectIO bool `toml:"direct_io"`
 	// Limits are those of every disk when its VM starts.
 	Limits LimitsConfig `toml:"limits"`
 }

@@ -55,7 +55,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 			BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), Accel: c.Accel, Self: self,
 			UIDBase: c.UIDBase, FirmwareDir: c.FirmwareDir, Logger: log,
 		},
-		RunDir: c.RunDir, Version: Version, MaxVMs: c.MaxVMs, Limits: c.Disks.Limits.limits(), Virtio: c.Disks.Virtio, Storages: storages, Log: log,
+		RunDir: c.RunDir, Version: Version, MaxVMs: c.MaxVMs, Limits: c.Disks.Limits.limits(), Virtio: c.Disks.Virtio, DirectIO: c.Disks.DirectIO, Storages: storages, Log: log,
 	}, store)
 	if err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/uvbond/uvbond/disk/aligned"
 )
 
 // Sizes and places in a binary header.
@@ -46,11 +48,12 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	if size < 2*minHeaderSize {
 		return nil, refusal("size", "%d bytes are too few for a LUKS2 header", size)
 	}
-	var start [binarySize]byte
-	if err := readFull(r, start[:], 0); err != nil {
+	// On pages and in pages, as a file that is open for direct I/O wants it.
+	start := aligned.Make(binarySize)
+	if err := readFull(r, start, 0); err != nil {
 		return nil, err
 	}
-	n, err := headerSize(start[:])
+	n, err := headerSize(start)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +61,7 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 		return nil, refusal("hdr_size", "two copies of %d bytes do not fit into %d bytes", n, size)
 	}
 	// From here on only this copy counts: storage may answer differently each time.
-	buf := make([]byte, 2*n)
+	buf := aligned.Make(2 * n)
 	if err := readFull(r, buf, 0); err != nil {
 		return nil, err
 	}

@@ -292,7 +292,7 @@ func (m *Machine) attach(ctx context.Context, disks map[string]*os.File, who str
 		m.attempt(who, "disks offered again are refused: "+err.Error(), qmp.ClassInvalid)
 		return err
 	}
-	files, err := dupFiles(disks)
+	files, err := m.ciphertext(&rec.Spec, disks)
 	if err != nil {
 		return err
 	}

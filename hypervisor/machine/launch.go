@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/keeper"
 	"github.com/uvbond/uvbond/hypervisor/state"
@@ -132,7 +133,7 @@ func (i *instance) start(ctx context.Context, spec *bond.Spec, l gate.Launch, bo
 		return err
 	}
 	i.sockets = sockets
-	if i.files, err = dupFiles(l.Disks); err != nil {
+	if i.files, err = m.ciphertext(spec, l.Disks); err != nil {
 		return err
 	}
 	i.chooseFrontEnds(spec)
@@ -251,6 +252,29 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		return gate.ErrNotRunning
 	}
 	return nil
+}
+
+// ciphertext returns descriptors of the instance's own for its files.
+func (m *Machine) ciphertext(spec *bond.Spec, files map[string]*os.File) (map[string]*os.File, error) {
+	own, err := dupFiles(files)
+	if err != nil || !m.manager.cfg.DirectIO {
+		return own, err
+	}
+	for n := range spec.Disks {
+		d := &spec.Disks[n]
+		f := own[d.Name]
+		if f == nil {
+			continue // it is on an NBD server
+		}
+		direct, err := disk.Direct(f, d.SectorSize)
+		if err != nil {
+			m.log.Warn("ciphertext is used without direct I/O", "disk", d.Name, "err", err)
+			continue
+		}
+		f.Close()
+		own[d.Name] = direct
+	}
+	return own, nil
 }
 
 func dupFiles(files map[string]*os.File) (map[string]*os.File, error) {

@@ -30,12 +30,13 @@ import (
 
 // Config says where the machines live on this host.
 type Config struct {
-	VM      vm.Config      // VM.RunDir is below RunDir
-	RunDir  string         // tmpfs: sockets, console rings; nothing there outlives the host
-	Version string         // of the hypervisor, for uvbond-query-host
-	MaxVMs  int            // running at once
-	Limits  qmp.DiskLimits // of every disk, until the provider changes them
-	Virtio  string         // how virtio disks are served: one of the Virtio… words; empty: VirtioAuto
+	VM       vm.Config      // VM.RunDir is below RunDir
+	RunDir   string         // tmpfs: sockets, console rings; nothing there outlives the host
+	Version  string         // of the hypervisor, for uvbond-query-host
+	MaxVMs   int            // running at once
+	Limits   qmp.DiskLimits // of every disk, until the provider changes them
+	DirectIO bool           // ciphertext files are used without the kernel's page cache, where that can be
+	Virtio   string         // how virtio disks are served: one of the Virtio… words; empty: VirtioAuto
 	// Storages are where ciphertext may be beside files, by name.
 	Storages map[string]*storage.Storage
 	Log      *slog.Logger
