@@ -47,7 +47,7 @@ func (c *Client) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 func (c *Client) read(p []byte, off int64) error {
-	r := newRequest(proto.CmdRead, off, len(p), p)
+	r := c.newRequest(proto.CmdRead, off, len(p), p)
 	defer r.release()
 	return c.do(r)
 }
@@ -98,7 +98,7 @@ func (c *Client) WriteAt(p []byte, off int64) (n int, err error) {
 }
 
 func (c *Client) newWrite(p []byte, off int64) *request {
-	r := newRequest(proto.CmdWrite, off, len(p), p)
+	r := c.newRequest(proto.CmdWrite, off, len(p), p)
 	r.hashes = c.ledger.hash(r.hashes, p)
 	return r
 }
@@ -124,7 +124,7 @@ func (c *Client) Sync() error {
 	if c.config.ReadOnly || c.fua {
 		return nil
 	}
-	r := newRequest(proto.CmdFlush, 0, 0, nil)
+	r := c.newRequest(proto.CmdFlush, 0, 0, nil)
 	defer r.release()
 	c.flusher.add(r)
 	<-r.wake
@@ -145,7 +145,7 @@ func (c *Client) PunchHole(off, n int64) error {
 	}
 	for n > 0 {
 		k := min(n, maxTrim)
-		r := newRequest(proto.CmdTrim, off, int(k), nil)
+		r := c.newRequest(proto.CmdTrim, off, int(k), nil)
 		err := c.do(r)
 		r.release()
 		if err != nil {

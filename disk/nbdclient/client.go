@@ -27,6 +27,8 @@ type Client struct {
 	ledger  ledger
 	flusher flusher
 
+	requests sync.Pool // of *request
+
 	size     atomic.Int64
 	minBlock int  // bytes; as the first session had it
 	maxBlock int  // bytes; a multiple of the sector size
@@ -380,7 +382,8 @@ func (c *Client) failed(l *link, err error) {
 	} else if c.best() == nil {
 		c.refused = nil
 	}
-	tell := time.Since(c.logged) > 10*time.Second
+	// That a further connection cannot be had is no reason to speak again and again.
+	tell := time.Since(c.logged) > 10*time.Second && (c.best() == nil || l.tried.CompareAndSwap(false, true))
 	if tell {
 		c.logged = time.Now()
 	}

@@ -127,12 +127,12 @@ func (c *Client) flush() error {
 func (c *Client) flushLinks(links []*link) (lost bool, err error) {
 	var rs []*request
 	if len(links) == 0 {
-		r := newRequest(proto.CmdFlush, 0, 0, nil)
+		r := c.newRequest(proto.CmdFlush, 0, 0, nil)
 		c.submit(r, true)
 		rs = append(rs, r)
 	}
 	for _, l := range links {
-		r := newRequest(proto.CmdFlush, 0, 0, nil)
+		r := c.newRequest(proto.CmdFlush, 0, 0, nil)
 		r.once = true
 		if !c.submitTo(l, r) {
 			r.release()
@@ -218,7 +218,7 @@ func (c *Client) restoreRun(first int64, buf []byte) error {
 
 // raw is a request of the recovery itself.
 func (c *Client) raw(command uint16, off int64, buf []byte) error {
-	r := newRequest(command, off, len(buf), buf)
+	r := c.newRequest(command, off, len(buf), buf)
 	defer r.release()
 	r.raw = true
 	if command == proto.CmdWrite {

@@ -17,6 +17,7 @@ const (
 	dialTimeout  = 30 * time.Second
 	firstBackoff = 50 * time.Millisecond
 	mostBackoff  = 5 * time.Second
+	extraBackoff = time.Minute      // while there is another connection
 	steady       = 10 * time.Second // a connection that held so long was a good one
 )
 
@@ -27,6 +28,7 @@ type link struct {
 	up       atomic.Bool  // as session != nil, to look without locking
 	load     atomic.Int32 // requests held
 	answered atomic.Bool  // this connection has answered a request
+	tried    atomic.Bool  // the log has that it failed while others did not
 	kick     chan struct{}
 	onUp     func() // called once, when it is up for the first time
 
@@ -75,7 +77,11 @@ func (l *link) run(s *session) {
 // connect tries until there is a session; nil means that the Client is closed.
 func (l *link) connect(failures *int) *session {
 	for {
-		if *failures > 0 && !l.c.pause(backoff(*failures)) {
+		most := mostBackoff
+		if l.c.best() != nil {
+			most = extraBackoff
+		}
+		if *failures > 0 && !l.c.pause(backoff(*failures, most)) {
 			return nil
 		}
 		s, err := l.c.open(l.c.ctx, l.index)
@@ -93,10 +99,10 @@ func (l *link) connect(failures *int) *session {
 	}
 }
 
-// backoff is how long to wait after n failures: doubling, and jittered so that
-// many clients of one server do not come back together.
-func backoff(n int) time.Duration {
-	d := min(firstBackoff<<min(n-1, 16), mostBackoff)
+// backoff is how long to wait after n failures: doubling up to most, and jittered
+// so that many clients of one server do not come back together.
+func backoff(n int, most time.Duration) time.Duration {
+	d := min(firstBackoff<<min(n-1, 16), most)
 	return d/2 + rand.N(d)
 }
 

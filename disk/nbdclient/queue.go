@@ -65,7 +65,7 @@ func (x *transfer) start() {
 	case disk.Flush:
 		if !c.config.ReadOnly && !c.fua {
 			x.left.Add(1)
-			c.flusher.add(x.request(newRequest(proto.CmdFlush, 0, 0, nil)))
+			c.flusher.add(x.request(c.newRequest(proto.CmdFlush, 0, 0, nil)))
 		}
 	case disk.Trim:
 		x.trim()
@@ -97,7 +97,7 @@ func (x *transfer) read() {
 	}
 	for n := 0; n < len(p); {
 		k := min(len(p)-n, c.maxBlock)
-		x.submit(newRequest(proto.CmdRead, t.Off+int64(n), k, p[n:n+k]))
+		x.submit(c.newRequest(proto.CmdRead, t.Off+int64(n), k, p[n:n+k]))
 		n += k
 	}
 }
@@ -114,7 +114,7 @@ func (x *transfer) trim() {
 	}
 	for off, n := t.Off, t.Len; n > 0; {
 		k := min(n, maxTrim)
-		x.submit(newRequest(proto.CmdTrim, off, int(k), nil))
+		x.submit(c.newRequest(proto.CmdTrim, off, int(k), nil))
 		off, n = off+k, n-k
 	}
 }

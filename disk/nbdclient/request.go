@@ -37,6 +37,7 @@ type request struct {
 
 	wake  chan struct{} // for callers that wait
 	owner any           // of a queue
+	pool  *sync.Pool
 }
 
 type sendState uint8
@@ -50,10 +51,12 @@ const (
 // errLost is a request with once whose connection broke.
 var errLost = fmt.Errorf("nbd: the connection broke: %w", unix.EIO)
 
-var requests = sync.Pool{New: func() any { return &request{wake: make(chan struct{}, 1)} }}
-
-func newRequest(command uint16, off int64, n int, buf []byte) *request {
-	r := requests.Get().(*request)
+func (c *Client) newRequest(command uint16, off int64, n int, buf []byte) *request {
+	r, ok := c.requests.Get().(*request)
+	if !ok {
+		r = &request{wake: make(chan struct{}, 1)}
+	}
+	r.pool = &c.requests
 	r.command, r.off, r.n, r.buf = command, off, n, buf
 	r.once, r.raw, r.err, r.done, r.owner = false, false, nil, wakeCaller, nil
 	r.hashes = r.hashes[:0]
@@ -63,7 +66,7 @@ func newRequest(command uint16, off int64, n int, buf []byte) *request {
 // release gives r back; r must be done.
 func (r *request) release() {
 	r.buf, r.done, r.owner = nil, nil, nil
-	requests.Put(r)
+	r.pool.Put(r)
 }
 
 func wakeCaller(r *request) { r.wake <- struct{}{} }
