@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/hypervisor/machine"
 	"github.com/uvbond/uvbond/hypervisor/storage"
 	"github.com/uvbond/uvbond/hypervisor/vm"
 )
@@ -49,7 +50,26 @@ func Doctor(c Config) []Finding {
 	for _, f := range vm.Check(vm.Config{BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), FirmwareDir: c.FirmwareDir, UIDBase: c.UIDBase}) {
 		add(f.Name, f.OK, f.Detail, f.Fix)
 	}
+	add("virtio disks", true, virtioDisks(c), "")
 	return out
+}
+
+// virtioDisks tells how disks on bus virtio will be served.
+func virtioDisks(c Config) string {
+	accel := c.Accel
+	if accel == vm.AccelAuto {
+		accel, _ = vm.DetectAccel()
+	}
+	boot, data := machine.ByVhostUser(c.Disks.Virtio, accel)
+	switch {
+	case boot && data:
+		return "served by vhost-user"
+	case data:
+		return "served by vhost-user, but for the one that a VM boots from: by NBD, because guests are emulated"
+	case c.Disks.Virtio == machine.VirtioNBD:
+		return "served by NBD, as the configuration says"
+	}
+	return "served by NBD, because guests are emulated"
 }
 
 // lookAt tells whether a storage can be reached.

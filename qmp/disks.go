@@ -77,6 +77,20 @@ type DiskStats struct {
 	Connections uint64      `json:"connections"` // of the front end, open
 	Accepted    uint64      `json:"accepted"`    // connections so far
 	Refused     uint64      `json:"refused"`     // connections of others than the VM's QEMU
+	Broken      uint64      `json:"broken"`      // vhost-user: queues that were ended because the guest brought them out of order
+	// Storage is there when the ciphertext is on an NBD server.
+	Storage *StorageStats `json:"storage,omitempty"`
+}
+
+// StorageStats are counters of the connections to a disk's storage.
+type StorageStats struct {
+	Connections uint64 `json:"connections"` // now
+	Connects    uint64 `json:"connects"`
+	Lost        uint64 `json:"lost"`        // connections that broke
+	Failures    uint64 `json:"failures"`    // attempts to connect that failed
+	Stalls      uint64 `json:"stalls"`      // connections ended because nothing was answered for too long
+	Resent      uint64 `json:"resent"`      // requests sent again
+	LostWrites  uint64 `json:"lost-writes"` // flushes that failed because the storage had lost writes
 }
 
 // KindStats are counters of the requests of one kind.

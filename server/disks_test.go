@@ -86,6 +86,8 @@ func TestDiskMetrics(t *testing.T) {
 		`uvbond_disk_connections{` + labels + `front_end="nbd",vm="` + vm + `"} 2`,
 		`uvbond_disk_limit{` + labels + `of="requests",vm="` + vm + `"} 500`,
 		`uvbond_disk_size_bytes{` + labels + `vm="` + vm + `"} 1.073741824e+09`,
+		`uvbond_disk_storage_connections{` + labels + `vm="` + vm + `"} 2`,
+		`uvbond_disk_storage_events_total{` + labels + `event="lost",vm="` + vm + `"} 7`,
 		"uvbond_server_requests_in_flight",
 	} {
 		if !strings.Contains(text, line) {

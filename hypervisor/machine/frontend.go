@@ -18,22 +18,28 @@ const (
 	VirtioVhostUser = "vhost-user"
 )
 
-// vhostUser decides how a disk is served in a new instance. Where the guest is
-// emulated, QEMU translates its code, and does not notice when memory that it
-// translated is written by the keeper: code that is read from the disk over code that ran
-// before would not be seen. Data is not affected.
+// ByVhostUser tells how virtio disks of new instances are served: the one that a VM
+// boots from, and the others. Where the guest is emulated, QEMU translates its code, and
+// does not notice when memory that it translated is written by the keeper: code
+// that is read from the disk over code that ran before would not be seen. Data is not affected.
+func ByVhostUser(virtio, accel string) (boot, data bool) {
+	kvm := accel == vm.AccelKVM
+	return kvm && virtio != VirtioNBD, kvm && virtio != VirtioNBD || virtio == VirtioVhostUser
+}
+
+// vhostUser decides how a disk is served in a new instance.
 func (i *instance) vhostUser(d *bond.Disk) bool {
 	cfg := &i.machine.manager.cfg
-	if d.Bus != vm.BusVirtio || cfg.Virtio == VirtioNBD {
+	boot, data := ByVhostUser(cfg.Virtio, cfg.VM.Accel)
+	switch {
+	case d.Bus != vm.BusVirtio:
 		return false
-	}
-	if cfg.VM.Accel == vm.AccelKVM {
-		return true
-	}
-	if cfg.Virtio == VirtioVhostUser && d.Boot {
+	case !d.Boot:
+		return data
+	case !boot && data:
 		i.machine.log.Warn("the boot disk is served by NBD: the guest is emulated, and would not see new code that vhost-user writes", "disk", d.Name)
 	}
-	return cfg.Virtio == VirtioVhostUser && !d.Boot
+	return boot
 }
 
 // chooseFrontEnds is for a new instance. The choice stays, as QEMU was started for

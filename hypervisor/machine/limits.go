@@ -171,6 +171,11 @@ func publicStats(s *keeper.DiskStats) *qmp.DiskStats {
 	}
 	if s.FrontEnd == keeper.FrontEndVhostUser {
 		out.Connections, out.Accepted, out.Refused = s.Vhost.Open, s.Vhost.Accepted, s.Vhost.Refused
+		out.Broken = s.Vhost.Broken
+	}
+	if st := s.Storage; st != nil {
+		out.Storage = &qmp.StorageStats{Connections: uint64(max(0, st.Up)), Connects: st.Connects, Lost: st.Lost, Failures: st.Failures,
+			Stalls: st.Stalls, Resent: st.Resent, LostWrites: st.LostWrites}
 	}
 	for op := range dev.Ops {
 		o := &dev.Ops[op]

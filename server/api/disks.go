@@ -46,6 +46,9 @@ type disks struct {
 	refused *prometheus.Desc
 	size    *prometheus.Desc
 	limit   *prometheus.Desc
+	broken  *prometheus.Desc
+	storage *prometheus.Desc
+	events  *prometheus.Desc
 }
 
 func newDisks(g *toolstack.Gate) *disks {
@@ -64,12 +67,15 @@ func newDisks(g *toolstack.Gate) *disks {
 		refused: desc("refused_connections_total", "Connections of others than the VM's QEMU.", "front_end"),
 		size:    desc("size_bytes", "Size as the guest sees it."),
 		limit:   desc("limit", "Limit per second; 0 is none.", "of"),
+		broken:  desc("broken_queues_total", "Queues that were ended because the guest brought them out of order."),
+		storage: desc("storage_connections", "Connections to the NBD server that holds the ciphertext."),
+		events:  desc("storage_events_total", "What happened on them.", "event"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (d *disks) Describe(c chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{d.latency, d.depth, d.bytes, d.errors, d.cipher, d.pending, d.conns, d.refused, d.size, d.limit} {
+	for _, desc := range []*prometheus.Desc{d.latency, d.depth, d.bytes, d.errors, d.cipher, d.pending, d.conns, d.refused, d.size, d.limit, d.broken, d.storage, d.events} {
 		c <- desc
 	}
 }
@@ -120,6 +126,13 @@ func (d *disks) collect(c chan<- prometheus.Metric, vm string, s *qmp.DiskState)
 	put(d.pending, prometheus.GaugeValue, s.Stats.Pending)
 	put(d.conns, prometheus.GaugeValue, s.Stats.Connections, s.FrontEnd)
 	put(d.refused, prometheus.CounterValue, s.Stats.Refused, s.FrontEnd)
+	put(d.broken, prometheus.CounterValue, s.Stats.Broken)
+	if st := s.Stats.Storage; st != nil {
+		put(d.storage, prometheus.GaugeValue, st.Connections)
+		for event, n := range map[string]uint64{"connect": st.Connects, "lost": st.Lost, "failure": st.Failures, "stall": st.Stalls, "resent": st.Resent, "lost_write": st.LostWrites} {
+			put(d.events, prometheus.CounterValue, n, event)
+		}
+	}
 	histogram(d.depth, s.Stats.Depth, func(i int) float64 { return float64(uint64(1) << i) }, depthSum(s.Stats.Depth))
 	for _, k := range s.Stats.Kinds {
 		put(d.bytes, prometheus.CounterValue, k.Bytes, k.Kind)

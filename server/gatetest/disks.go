@@ -19,6 +19,7 @@ func (g *Gate) disks(c *Call) (any, error) {
 		Kinds:      []qmp.KindStats{{Kind: "read", Count: 3, Errors: 1, Bytes: 8192, Nanoseconds: 2_500_000_000, Latency: []uint64{0, 1, 1, 1}}},
 		Depth:      []uint64{1, 2},
 		Enciphered: 8192, Pending: 1, Connections: 2, Accepted: 5, Refused: 4,
+		Storage: &qmp.StorageStats{Connections: 2, Lost: 7},
 	}}
 	for _, l := range v.Limits {
 		d.Limits = qmp.DiskLimits{IOPS: l.IOPS, Bytes: l.Bytes, Burst: l.Burst}
