@@ -85,6 +85,9 @@ func openInflight(mem []byte, size, used uint16) (*inflight, []uint16, error) {
 	f.desc = f.desc[:size]
 	version, last := f.head.version, atomic.LoadUint32(&f.head.last)
 	if version == 0 {
+		for i := range f.desc {
+			f.desc[i].inflight = 0
+		}
 		f.head.descNum, f.head.version = size, inflightVersion
 		f.mark()
 		return f, nil, nil

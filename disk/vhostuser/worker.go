@@ -214,7 +214,7 @@ func (w *worker) turn() bool {
 	for _, d := range w.completed {
 		r := &w.requests[d.Tag]
 		if d.Err != nil {
-			r.result = statusIOErr
+			r.result, r.used = statusIOErr, 1
 		}
 		w.finish(r)
 	}

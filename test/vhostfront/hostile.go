@@ -125,7 +125,7 @@ func (c Case) verdict(f *Front, err error) error {
 		if err := f.others(c); err != nil {
 			return err
 		}
-		return f.again(q)
+		return f.Again(q)
 	case Failed, Unsupp:
 		if err != nil {
 			return err
@@ -184,8 +184,8 @@ func (f *Front) others(c Case) error {
 	return nil
 }
 
-// again stops an attacked queue, cleans it and starts it.
-func (f *Front) again(q *Queue) error {
+// Again stops an attacked queue, cleans it and starts it.
+func (f *Front) Again(q *Queue) error {
 	if _, err := f.Stop(q); err != nil {
 		return fmt.Errorf("stopping: %w", err)
 	}

@@ -88,7 +88,7 @@ func shrink(name string, to func(*Front) int) Case {
 		if !wait(q.Broken) {
 			return errors.New("the queue was not given up")
 		}
-		return f.again(q)
+		return f.Again(q)
 	}}
 }
 
