@@ -62,6 +62,10 @@ race: ## unit tests under the race detector
 e2e: build ## boot real guests through the three programs
 	$(GO) test -timeout 15m -count=1 ./test/e2e
 
+.PHONY: soak
+soak: deps build ## kill keepers under fio verify for SOAK (10m), then take the storage away for ten minutes
+	UVBOND_SOAK=$(or $(SOAK),10m) $(GO) test -timeout 24h -count=1 -v -run '^(TestDurable|TestStorage)$$' ./test/e2e
+
 .PHONY: model
 model: ## check the model of the protocol with spin, and that each check in it is needed
 	@hack/install-deps.sh model

@@ -51,6 +51,19 @@ func soak(t *testing.T) time.Duration {
 	return d
 }
 
+// outage waits for as long as storage shall be gone: short, or ten minutes of a soak.
+func outage(t *testing.T, short time.Duration) {
+	t.Helper()
+	if soak(t) == 0 {
+		time.Sleep(short)
+		return
+	}
+	for left := 10; left > 0; left-- {
+		fmt.Fprintf(os.Stderr, "soak: no storage for another %d minutes\n", left)
+		time.Sleep(time.Minute)
+	}
+}
+
 // TestDurable kills the keeper with SIGKILL, at any moment, while fio in the guest
 // writes and verifies through both front ends; then the storage is gone for a
 // while. The guest may notice pauses, and nothing else.
@@ -70,7 +83,7 @@ func TestDurable(t *testing.T) {
 		t.Fatalf("the data disk is not served by vhost-user:\n%s", stats)
 	}
 
-	kills, gone, long := 3, 3*time.Second, soak(t)
+	kills, long := 3, soak(t)
 	end := time.Now().Add(long)
 	for n := 0; n < kills || time.Now().Before(end); n++ {
 		time.Sleep(time.Duration(rand.Int64N(int64(2 * time.Second))))
@@ -80,27 +93,20 @@ func TestDurable(t *testing.T) {
 			fmt.Fprintf(os.Stderr, "soak: keeper killed %d times, verified rounds %v, %s to go\n", n+1, u.rounds(), time.Until(end).Round(time.Second))
 		}
 	}
-	if long > 0 {
-		gone = 10 * time.Minute
-	}
-	u.storageGone(gone)
+	u.storageGone()
 	u.verified(2)
 	u.run(exitDone, "vm", "poweroff", "web1")
 }
 
 // storageGone leaves the guest without anybody who has the ciphertext for a while.
-func (u *user) storageGone(gone time.Duration) {
+func (u *user) storageGone() {
 	u.Helper()
 	keeper := u.one("keeper", u.lab.Keepers)
 	u.lab.KillHypervisor()
 	if err := syscall.Kill(keeper, syscall.SIGKILL); err != nil {
 		u.Fatal(err)
 	}
-	for end := time.Now().Add(gone); time.Now().Before(end); time.Sleep(min(time.Minute, gone)) {
-		if gone >= time.Minute {
-			fmt.Fprintf(os.Stderr, "soak: no storage for another %s\n", time.Until(end).Round(time.Second))
-		}
-	}
+	outage(u.T, 3*time.Second)
 	u.restart()
 }
 

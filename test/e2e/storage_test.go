@@ -37,7 +37,7 @@ func TestStorage(t *testing.T) {
 
 	// The storage is gone for a while: the guest waits, and goes on.
 	s.Kill()
-	time.Sleep(2 * time.Second)
+	outage(t, 2*time.Second)
 	s.Start()
 	u.ticksOn("web1")
 
