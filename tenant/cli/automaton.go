@@ -26,7 +26,7 @@ func (a *app) automatonCommand() *cobra.Command {
 	}
 	group(c)
 	c.AddCommand(a.automatonList(), a.automatonShow(), a.automatonFmt(), a.automatonCheck(), a.automatonEqual(),
-		a.automatonIncludes(), a.automatonIntersect(), a.automatonRun(), a.automatonDraw(), a.automatonLearn())
+		a.automatonIncludes(), a.automatonIntersect(), a.automatonRun(), a.automatonDraw(), a.automatonLearn(), a.automatonRecord())
 	return c
 }
 

@@ -189,7 +189,11 @@ func (v *learnedView) write(w io.Writer, out string) {
 	} else {
 		fmt.Fprintf(w, "# wrote %s\n", out)
 	}
-	fmt.Fprintf(w, "# %s of %s, generalised in %s:\n", v.Name, counted(v.States, "state"), counted(len(v.Notes), "place"))
+	places := "nothing generalised"
+	if len(v.Notes) > 0 {
+		places = "generalised in " + counted(len(v.Notes), "place") + ":"
+	}
+	fmt.Fprintf(w, "# %s of %s, %s\n", v.Name, counted(v.States, "state"), places)
 	for _, n := range v.Notes {
 		fmt.Fprintf(w, "#   %s\n", n)
 	}

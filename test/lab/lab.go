@@ -7,6 +7,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -45,6 +46,8 @@ type Lab struct {
 	Gate      string // path of the gate's socket
 	URL       string // what tenants know: the operator's proxy
 	Separated bool   // the domains have different uids
+
+	ServerGate string // what the server takes for the gate; "" is the gate itself
 
 	opts       Options
 	hypervisor *process
@@ -161,7 +164,7 @@ func (l *Lab) StartServer(ctx context.Context) error {
 		l.serverPort = freePort()
 	}
 	conf := filepath.Join(l.Dir, "server", "server.toml")
-	text := fmt.Sprintf("listen = \"127.0.0.1:%d\"\ndata_dir = %q\ngate = %q\n", l.serverPort, filepath.Join(l.Dir, "server", "data"), l.Gate)
+	text := fmt.Sprintf("listen = \"127.0.0.1:%d\"\ndata_dir = %q\ngate = %q\n", l.serverPort, filepath.Join(l.Dir, "server", "data"), cmp.Or(l.ServerGate, l.Gate))
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return err
 	}
@@ -259,6 +262,11 @@ func (l *Lab) start(name string, uid int, program string, args ...string) (*proc
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// ServerCommand prepares one of the three programs to run as the server's uid.
+func (l *Lab) ServerCommand(ctx context.Context, program string, args ...string) *exec.Cmd {
+	return l.command(ctx, ServerUID, l.Bin(program), args...)
 }
 
 // command prepares a program for a uid, in a process group of its own and with
