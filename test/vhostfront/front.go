@@ -274,7 +274,9 @@ func (q *Queue) Addr() []byte {
 
 // Start sets a queue up and starts it.
 func (f *Front) Start(q *Queue) error {
-	q.eventIdx = f.Features&RingEventIdx != 0
+	if on := f.Features&RingEventIdx != 0; q.eventIdx != on { // a load may be looking
+		q.eventIdx = on
+	}
 	for _, m := range []struct {
 		request uint32
 		payload []byte
