@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -429,4 +430,27 @@ func TestSessionsCutOff(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d sessions were reported, want 1", n)
 	}
+}
+
+// TestConsoleBehindItsEnd: whoever asks for output that there is not gets none,
+// in a chunk that can be sealed.
+func TestConsoleBehindItsEnd(t *testing.T) {
+	w := newWorld(t)
+	b := w.bonded("root")
+	read := func() {
+		t.Helper()
+		for _, offset := range []uint64{0, 1, 1 << 53, math.MaxUint64} {
+			c, err := b.machine().ReadConsole(offset)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Nonce = bond.NewNonce()
+			if _, err := bond.Seal(b.machine().Bond(), c); err != nil || c.Offset != c.End || len(c.Data) != 0 {
+				t.Errorf("from %d: %+v, %v", offset, c, err)
+			}
+		}
+	}
+	read() // it never ran
+	b.up() // it said nothing
+	read()
 }

@@ -259,6 +259,7 @@ func (m *Machine) ReadConsole(offset uint64) (*bond.ConsoleChunk, error) {
 	c := &bond.ConsoleChunk{Instance: m.Current().Number, Offset: offset}
 	f, err := os.Open(m.ringPath())
 	if errors.Is(err, os.ErrNotExist) {
+		c.Offset = 0
 		return c, nil
 	}
 	if err != nil {
@@ -268,8 +269,9 @@ func (m *Machine) ReadConsole(offset uint64) (*bond.ConsoleChunk, error) {
 	if c.Data, c.End, c.Lost, err = keeper.ReadRing(f, offset, chunkBytes); err != nil {
 		return nil, err
 	}
-	// Data begins behind what the ring has overwritten.
-	c.Offset += c.Lost
+	// Data begins behind what the ring has overwritten. Who asks from behind the end,
+	// such as a client that followed an earlier instance, learns where the end is.
+	c.Offset = min(c.Offset+c.Lost, c.End)
 	return c, nil
 }
 
