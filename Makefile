@@ -46,7 +46,7 @@ lint: vet staticcheck ## go vet, staticcheck, and govulncheck where its data is 
 
 .PHONY: unit
 unit: ## unit tests, fuzz seeds, and tests against real tools; no guest boots
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/attack)
 
 # The packages where goroutines share memory. The parsers (automaton, disk/luks,
 # disk/xts) and the command line run on one goroutine and take minutes under the
@@ -59,8 +59,16 @@ race: ## unit tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(RACE)
 
 .PHONY: e2e
-e2e: build ## boot real guests through the three programs
+e2e: build ## boot real guests through the three programs, and a sample of the attacks
 	$(GO) test -timeout 15m -count=1 ./test/e2e
+	$(GO) test -timeout 5m -count=1 ./test/attack
+
+.PHONY: attack
+attack: ## own the management domain and try everything, see docs/attacks.md
+	@hack/install-deps.sh demo
+	@$(MAKE) --no-print-directory build
+	@$(GO) build -trimpath -o bin/attack ./test/attack
+	@bin/attack $(ATTACKFLAGS)
 
 .PHONY: soak
 soak: deps build ## kill keepers under fio verify for SOAK (10m), then take the storage away for ten minutes

@@ -37,6 +37,7 @@ type Options struct {
 	Operator []string  // command line that runs OperatorMain
 	Log      io.Writer // what daemon and server log; nil: kept in files only
 	Config   string    // further lines for the hypervisor's configuration
+	QEMU     string    // program to run as QEMU, copied; "": the installed one
 }
 
 // Lab is a running set of domains.
@@ -125,6 +126,12 @@ func (l *Lab) folders() (err error) {
 	op := filepath.Join(l.Dir, "bin", "operator")
 	if err := copyFile(l.opts.Operator[0], op, 0o755); err != nil {
 		return err
+	}
+	if q := l.opts.QEMU; q != "" {
+		if err := copyFile(q, l.Bin(filepath.Base(q)), 0o755); err != nil {
+			return err
+		}
+		l.opts.Config += fmt.Sprintf("\nqemu = %q\n", l.Bin(filepath.Base(q)))
 	}
 	l.Gate = filepath.Join(l.Run, "gate", "gate.sock")
 	return nil

@@ -1,0 +1,10 @@
+package main
+
+// kinds are all kinds of attack, in the order in which they are tried.
+var kinds = []*kind{
+	{name: "sequences", what: "every walk of every shipped automaton, cut, extended, reordered, repeated, and with each argument changed", run: trySequences},
+	{name: "redirect", what: "every ticket and every other sealed message, for every VM but its own", run: tryRedirect},
+	{name: "tickets", what: "tickets changed byte by byte, mistimed, replayed, raced, of old instances, with odd automata", run: tryTickets},
+	{name: "processes", what: "a second process: a child, one that the connection is passed to, after exec, after reuse of the process number", run: tryProcesses},
+	{name: "interleaving", what: "two sessions at once, step by step in every order, on one VM and on two", run: tryInterleaving},
+}
