@@ -44,9 +44,23 @@ type Front struct {
 // Back makes a back end of size bytes, which need not be zeros.
 type Back func(t testing.TB, size int64) disk.Backend
 
-// Run runs all of the suite that f can pass over every back end, and the parts
-// that need storage with faults over storage with faults.
+// Run runs all of the suite: over every back end, over storage with faults, and
+// over storage that loses its power.
 func Run(t *testing.T, f Front, backs map[string]Back) {
+	RunOver(t, f, backs)
+	for _, sector := range []uint32{512, 4096} {
+		t.Run(fmt.Sprintf("faults/%d", sector), func(t *testing.T) {
+			s := &suite{T: t, f: f, sector: sector}
+			s.run("errors", s.errors)
+			s.run("model", s.faultyModel)
+			s.run("hanging", s.hanging)
+		})
+		t.Run(fmt.Sprintf("power cut/%d", sector), func(t *testing.T) { Cut(t, f, sector) })
+	}
+}
+
+// RunOver runs the parts of the suite that need no faults over every back end.
+func RunOver(t *testing.T, f Front, backs map[string]Back) {
 	for name, back := range backs {
 		for _, sector := range []uint32{512, 4096} {
 			t.Run(fmt.Sprintf("%s/%d", name, sector), func(t *testing.T) {
@@ -63,15 +77,6 @@ func Run(t *testing.T, f Front, backs map[string]Back) {
 				s.run("grow", s.grow)
 			})
 		}
-	}
-	for _, sector := range []uint32{512, 4096} {
-		t.Run(fmt.Sprintf("faults/%d", sector), func(t *testing.T) {
-			s := &suite{T: t, f: f, sector: sector}
-			s.run("errors", s.errors)
-			s.run("model", s.faultyModel)
-			s.run("hanging", s.hanging)
-		})
-		t.Run(fmt.Sprintf("power cut/%d", sector), func(t *testing.T) { Cut(t, f, sector) })
 	}
 }
 

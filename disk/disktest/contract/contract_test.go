@@ -9,21 +9,9 @@ import (
 	"github.com/uvbond/uvbond/disk/disktest"
 )
 
-// direct is the Device without a front end.
-var direct = Front{Unit: 1, Errno: true, Serve: func(_ testing.TB, d *disk.Device) Disk { return forcer{d} }}
-
-type forcer struct{ *disk.Device }
-
-func (f forcer) WriteForced(p []byte, off int64) error {
-	if _, err := f.WriteAt(p, off); err != nil {
-		return err
-	}
-	return f.Flush()
-}
-
 // wrong is a disk with a fault.
 type wrong struct {
-	forcer
+	onDevice
 	forgetFlush bool
 	misplace    int64 // writes go to another place
 }
@@ -32,7 +20,7 @@ func (w wrong) Flush() error {
 	if w.forgetFlush {
 		return nil
 	}
-	return w.forcer.Flush()
+	return w.onDevice.Flush()
 }
 
 func (w wrong) WriteForced(p []byte, off int64) error {
@@ -40,7 +28,7 @@ func (w wrong) WriteForced(p []byte, off int64) error {
 		_, err := w.WriteAt(p, off)
 		return err
 	}
-	return w.forcer.WriteForced(p, off)
+	return w.onDevice.WriteForced(p, off)
 }
 
 func (w wrong) WriteAt(p []byte, off int64) (int, error) {
@@ -68,7 +56,7 @@ func TestCutFindsFaults(t *testing.T) {
 		}},
 	} {
 		f := Front{Unit: 1, Serve: func(_ testing.TB, d *disk.Device) Disk {
-			x.disk.forcer = forcer{d}
+			x.disk.onDevice = onDevice{d}
 			return x.disk
 		}}
 		c := newCutRun(t, f, 512)
@@ -92,7 +80,7 @@ func TestCutFindsFaults(t *testing.T) {
 
 // TestCutFindsMixedSectors: a sector that storage never tears must not be torn.
 func TestCutFindsMixedSectors(t *testing.T) {
-	c := newCutRun(t, direct, 512)
+	c := newCutRun(t, Device, 512)
 	c.acts = []*act{{id: 1, n: 512, start: 0, end: 2}, {id: 2, n: 512, start: 2, end: 4}}
 	c.covers = make([][]*act, cutSize/block)
 	for b := range 32 {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/disktest"
 )
@@ -18,6 +20,8 @@ const block = 16
 // single event of the run (some of them with -short), deciphers what is left and
 // looks at each block of it.
 //
+// In the last run storage also fails now and then, half-way through.
+//
 // Each block of plain text says which block it is and which write it is of. So a
 // block that was enciphered for another place, or mixed of two, cannot pass for
 // anything: it is noise.
@@ -28,6 +32,9 @@ func Cut(t *testing.T, f Front, sector uint32) {
 	}
 	for seed := range runs {
 		c := newCutRun(t, f, sector)
+		if seed == runs-1 {
+			c.rec.Fail = sometimes(seed)
+		}
 		c.run(8, 60, seed)
 		for _, unit := range []int{block, 512, int(sector)} {
 			r := rand.New(rand.NewPCG(seed, uint64(unit)))
@@ -37,6 +44,28 @@ func Cut(t *testing.T, f Front, sector uint32) {
 				}
 			}
 		}
+	}
+}
+
+// sometimes returns faults of all kinds, in pieces of a block.
+func sometimes(seed uint64) func(disktest.Call) disktest.Fault {
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(seed, 99))
+	return func(c disktest.Call) disktest.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		f := disktest.Fault{Short: r.IntN(c.Len/block+1) * block}
+		switch r.IntN(16) {
+		case 0:
+			f.Err = unix.EIO
+		case 1:
+			if c.Op == disktest.Sync || c.Op == disktest.Punch {
+				return disktest.None
+			}
+		default:
+			return disktest.None
+		}
+		return f
 	}
 }
 
@@ -205,7 +234,7 @@ func (c *cutRun) look(b disk.Backend, at, unit int) error {
 			return err
 		}
 	}
-	if unit >= int(c.sector) {
+	if unit >= int(c.sector) && c.rec.Fail == nil { // faults tear sectors as well
 		return c.notMixed(owners)
 	}
 	return nil
