@@ -127,6 +127,41 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// TestGrowMissed: a front end that was not listening when the disk grew is told when
+// its queues start again, as QEMU forgets it while the VM is paused.
+func TestGrowMissed(t *testing.T) {
+	dev := testDevice(t, disktest.New(2*testSize), disk.Params{})
+	g := dial(t, serve(t, &vhostuser.Server{Device: dev}), vhostfront.Options{})
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	err = g.Do(vhostfront.SetBackendReqFD, nil, pair[1])
+	unix.Close(pair[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []uint64{testSize + 4096, testSize + 8192} {
+		if err := dev.Grow(size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Stop(g.Queues[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Start(g.Queues[0]); err != nil {
+			t.Fatal(err)
+		}
+		var b [64]byte
+		if n, err := unix.Read(pair[0], b[:]); n != 12 || err != nil || b[0] != 2 {
+			t.Fatalf("the front end was told % x, %v", b[:max(n, 0)], err)
+		}
+		if err := g.ReadConfig(); err != nil || uint64(g.Config.Capacity) != size {
+			t.Errorf("capacity %d, %v", g.Config.Capacity, err)
+		}
+	}
+}
+
 // TestWriteThrough: without a way to flush, or when the driver asks for it, a write is
 // on stable storage when it is answered.
 func TestWriteThrough(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,9 @@ type session struct {
 	proto    uint64 // acknowledged
 	wce      bool
 	status   uint8
-	broken   bool // a queue was, since the last reset
+	broken   bool  // a queue was, since the last reset
+	read     int64 // size of the Device when the front end last read the configuration
+	told     bool  // that it is another one, since the queues started
 	mem      *memory
 	vrings   []vring
 
@@ -188,6 +191,7 @@ func (s *session) getConfig(m *message) answer {
 	if n == 0 || n > maxConfig || off > maxConfig-n || int(n) != len(m.payload)-configHeader {
 		return a // empty: an error
 	}
+	s.read = s.srv.Device.Size()
 	a.payload = append(a.payload, m.payload[:configHeader]...)
 	a.payload = append(a.payload, config(s.srv.Device, len(s.vrings), s.wce)[off:off+n]...)
 	return a
@@ -274,6 +278,20 @@ func (s *session) setBackendFD(m *message) error {
 	}
 	s.setBack(m.take(0))
 	return nil
+}
+
+// quietTime is how long after the start of a queue the front end is told of a size
+// that it missed. QEMU is then past the messages that start a device: its own code of
+// version 7.2 goes wrong when it is asked something in the middle of them.
+const quietTime = 200 * time.Millisecond
+
+// missed tells a front end that last saw another size. QEMU 7.2 forgets what it is
+// told while the VM is paused, and does not look again when it has connected again.
+func (s *session) missed() {
+	if s.read != s.srv.Device.Size() && !s.told {
+		s.told = true
+		time.AfterFunc(quietTime, s.configChanged)
+	}
 }
 
 // configChanged tells the front end, if it listens. It may be called from any

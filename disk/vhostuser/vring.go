@@ -176,6 +176,7 @@ func (s *session) getVringBase(m *message) (uint32, error) {
 // stop ends the queue's worker when it has finished what is under way.
 func (s *session) stop(v *vring) {
 	if v.worker != nil {
+		s.told = false
 		v.base = v.worker.stop(v.call)
 		s.broken = s.broken || v.worker.broken.Load()
 		v.worker = nil
@@ -203,6 +204,7 @@ func (s *session) start(v *vring) error {
 		return fmt.Errorf("queue %d: %w", v.index, err)
 	}
 	v.worker = w
+	s.missed()
 	return nil
 }
 

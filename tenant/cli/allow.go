@@ -101,7 +101,7 @@ list such as status,pause, or a ready-made set:
   none       nothing
 
 Possible are status, pause, resume, reset, shutdown and poweroff. Reading the
-console, deleting and starting always need your ticket.
+console, growing disks, deleting and starting always need your ticket.
 
 The flags limit it. The hypervisor keeps the counts: they outlast its restart, and a
 clock that is set back changes nothing. What was used before a policy was replaced by

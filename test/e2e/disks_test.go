@@ -34,6 +34,14 @@ const watchSizes = `
 	}
 	watch vda &
 	watch vdb &
+	# What is written meanwhile must not notice.
+	work() {
+		while :; do
+			dd if=/dev/zero of=$1 bs=64k count=8 conv=notrunc,fsync 2>/dev/null || echo "WRITE-FAILED $1"
+		done
+	}
+	work /var/work &
+	work /dev/vdb &
 `
 
 // TestDisks: the owner grows disks of a running VM and of one that is stopped;
@@ -84,14 +92,20 @@ func TestDisks(t *testing.T) {
 	// Both front ends are connected, and the guest sleeps: so does the keeper.
 	u.run(exitDone, "vm", "pause", "web1")
 	w.idle(w.one("keeper", w.lab.Keepers))
+	u.says(exitDone, "the guest: told", "disk", "grow", "web1", "disk0", "+1MiB")
+	u.says(exitDone, "the guest: told", "disk", "grow", "web1", "data", "+1MiB")
 	u.run(exitDone, "vm", "resume", "web1")
+	u.await("web1", "SIZE vdb 14336")
+	if log := u.await("web1", "SIZE vda "+sectors(info.Size()+9<<20)); strings.Contains(log, "FAILED") {
+		t.Error("a write failed: ", log)
+	}
 
 	// A VM that does not run.
 	u.says(exitDone, "powered off", "vm", "poweroff", "web1")
 	u.says(exitDone, "the guest: next-start", "disk", "grow", "web1", "data", "+2MiB")
 	u.run(exitDone, "vm", "start", "web1")
-	u.await("web1", "SIZE vdb 16384")
-	if log := u.await("web1", "tick 1"); !strings.Contains(log, "SIZE vda "+sectors(info.Size()+8<<20)) {
+	u.await("web1", "SIZE vdb 18432")
+	if log := u.await("web1", "tick 1"); !strings.Contains(log, "SIZE vda "+sectors(info.Size()+9<<20)) {
 		t.Error("the boot disk is short again: ", log)
 	}
 	w.operator(exitDone, "no limit", "vm", "limit", "web1", "--disk", "data")
