@@ -92,19 +92,30 @@ func revokeFits(args map[string]any) bool {
 	return keys("delegation", "issued-until")(args) && isText(args["delegation"]) && isWhole(args["issued-until"], true)
 }
 
-func launchFits(args map[string]any) bool {
-	if !keys("disks", "taps", "expect")(args) {
-		return false
+// listOf accepts a list of objects, or nothing.
+func listOf(v any, f func(map[string]any) bool) bool {
+	list, ok := v.([]any)
+	if !ok {
+		return v == nil
 	}
-	disks, ok := args["disks"].([]any)
-	if !ok && args["disks"] != nil {
-		return false
-	}
-	for _, d := range disks {
-		o, ok := d.(map[string]any)
-		if !ok || !keys("name", "fd-index")(o) || !isText(o["name"]) || !isWhole(o["fd-index"], true) {
+	for _, e := range list {
+		if o, ok := e.(map[string]any); !ok || !f(o) {
 			return false
 		}
+	}
+	return true
+}
+
+func launchFits(args map[string]any) bool {
+	if !keys("disks", "exports", "taps", "expect")(args) || !listOf(args["exports"], func(o map[string]any) bool {
+		return keys("name", "storage", "export")(o) && isText(o["name"]) && isText(o["storage"]) && isText(o["export"])
+	}) {
+		return false
+	}
+	if !listOf(args["disks"], func(o map[string]any) bool {
+		return keys("name", "fd-index")(o) && isText(o["name"]) && isWhole(o["fd-index"], true)
+	}) {
+		return false
 	}
 	taps, ok := args["taps"].([]any)
 	if !ok && args["taps"] != nil {
@@ -138,13 +149,19 @@ var shippedArguments = map[string]func(map[string]any) bool{
 }
 
 func launchShipped(a map[string]any) bool {
-	disks, ok := a["disks"].([]any)
-	if !ok || len(disks) == 0 || !keys("disks", "taps", "expect")(a) {
+	const name = "[a-z][a-z0-9-]{0,15}"
+	_, disks := a["disks"].([]any)
+	if !disks || !keys("disks", "exports", "taps", "expect")(a) || !listOf(a["disks"], func(o map[string]any) bool {
+		return exactly(o, "name", "fd-index") && matches(o["name"], name) && within(o["fd-index"], 0, 15)
+	}) {
 		return false
 	}
-	for _, d := range disks {
-		o, ok := d.(map[string]any)
-		if !ok || !exactly(o, "name", "fd-index") || !matches(o["name"], "[a-z][a-z0-9-]{0,15}") || !within(o["fd-index"], 0, 15) {
+	if v, ok := a["exports"]; ok {
+		list, _ := v.([]any)
+		if len(list) == 0 || !listOf(v, func(o map[string]any) bool {
+			return exactly(o, "name", "storage", "export") && matches(o["name"], name) && matches(o["storage"], "[a-z][a-z0-9-]*") &&
+				matches(o["export"], "[A-Za-z0-9._/:@+-]*")
+		}) {
 			return false
 		}
 	}

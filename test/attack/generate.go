@@ -173,6 +173,15 @@ func (w *walker) words() [][]call {
 	return out
 }
 
+// launchOf is uvbond-launch of a VM with one disk, and one more argument.
+func launchOf(disk, key string, value any) call {
+	args := map[string]any{"disks": []any{map[string]any{"name": disk, "fd-index": json.Number("0")}}}
+	if key != "" {
+		args[key] = value
+	}
+	return call{qmp.CmdLaunch, args}
+}
+
 // mutant is a changed sequence.
 type mutant struct {
 	how   string
@@ -197,7 +206,12 @@ func strangers(disk string) []call {
 		{qmp.CmdSetPolicy, nil}, {qmp.CmdDelete, nil},
 		{qmp.CmdRevoke, map[string]any{"delegation": strings.Repeat("a", 64)}},
 		{qmp.CmdGrow, map[string]any{"disk": disk, "size": num(machinetest.DiskBytes)}},
-		{qmp.CmdLaunch, map[string]any{"disks": []any{map[string]any{"name": disk, "fd-index": num(0)}}}},
+		launchOf(disk, "", nil),
+		launchOf(disk, "expect", map[string]any{"memory": num(32 << 20), "vcpus": num(1), "firmware": "bios", "machine": "pc"}),
+		launchOf(disk, "expect", map[string]any{"memory": num(1 << 30), "machine": "q35"}),
+		launchOf(disk, "taps", []any{num(1)}),
+		launchOf(disk, "exports", []any{map[string]any{"name": "data", "storage": "san", "export": "nbd://evil/x"}}),
+		launchOf(disk, "kernel", "/boot/vmlinuz"),
 		{qmp.CmdCapabilities, nil}, {qmp.CmdQueryHost, nil}, {qmp.CmdQueryVMs, nil}, {qmp.CmdOpen, map[string]any{"vm": "nobody"}},
 		{"screendump", map[string]any{"filename": "/tmp/x"}}, {"human-monitor-command", map[string]any{"command-line": "info registers"}},
 		{"migrate", map[string]any{"uri": "exec:id"}}, {"getfd", map[string]any{"fdname": "x"}}, {"device_add", map[string]any{"driver": "e1000"}},

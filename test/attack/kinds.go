@@ -7,4 +7,7 @@ var kinds = []*kind{
 	{name: "tickets", what: "tickets changed byte by byte, mistimed, replayed, raced, of old instances, with odd automata", run: tryTickets},
 	{name: "processes", what: "a second process: a child, one that the connection is passed to, after exec, after reuse of the process number", run: tryProcesses},
 	{name: "interleaving", what: "two sessions at once, step by step in every order, on one VM and on two", run: tryInterleaving},
+	{name: "policies", what: "operators without a ticket: every hypercall under every policy, more often than allowed", run: tryPolicies},
+	{name: "delegates", what: "a delegate who wants more, for longer, elsewhere; and thieves of a delegation", run: tryDelegates},
+	{name: "schema", what: "every command of QEMU's schema and of the gate, on a real QEMU, with and without a ticket", world: worldOptions{real: true}, run: trySchema},
 }

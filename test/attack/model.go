@@ -165,7 +165,7 @@ func (s *session) execute(c call, f floor) string {
 func (s *session) rightDisk(args map[string]any) bool {
 	disks, _ := args["disks"].([]any)
 	taps, _ := args["taps"].([]any)
-	if len(disks) != 1 || len(taps) != 0 {
+	if exports, _ := args["exports"].([]any); len(disks) != 1 || len(taps) != 0 || len(exports) != 0 {
 		return false
 	}
 	d, _ := disks[0].(map[string]any)
