@@ -398,7 +398,11 @@ func TestArena(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	var held [][]byte
-	for i := range 10000 {
+	rounds := 10000
+	if testing.Short() {
+		rounds = 1000
+	}
+	for i := range rounds {
 		if len(held) > 0 && r.IntN(2) == 0 {
 			k := r.IntN(len(held))
 			b := held[k]

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,10 @@ func (s *suite) model(*suite) {
 	d, c := s.open(size)
 	conns := []Disk{c, s.serve(d)}
 	m := make([]byte, size)
+	steps := 60
+	if testing.Short() {
+		steps = 15
+	}
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
@@ -133,7 +138,7 @@ func (s *suite) model(*suite) {
 				end = size
 			}
 			r := rand.New(rand.NewPCG(uint64(w), uint64(s.sector)))
-			for range 60 {
+			for range steps {
 				if !s.step(conns[r.IntN(2)], m, from, end, r) {
 					return
 				}
