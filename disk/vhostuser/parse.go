@@ -57,6 +57,9 @@ type request struct {
 func (r *request) reset() {
 	clear(r.segs)
 	r.segs, r.spans, r.out = r.segs[:0], r.spans[:0], 0
+	if cap(r.segs) > 2*maxSegments { // no driver does that; it shall not cost for ever
+		r.segs, r.spans = nil, nil
+	}
 	r.disk.Data, r.status, r.from = nil, nil, nil
 	r.busy, r.onDisk = false, false
 }

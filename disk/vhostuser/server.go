@@ -39,6 +39,7 @@ type Server struct {
 	Log *slog.Logger
 
 	counts  counters
+	blamed  atomic.Int64 // when complain logged last, in seconds
 	waiting atomic.Int64
 	turn    chan struct{} // holds one value while there is a front end
 	current struct {
@@ -212,6 +213,15 @@ func (s *Server) Resized() {
 	s.current.Unlock()
 	if x != nil {
 		x.configChanged()
+	}
+}
+
+// complain logs that a queue was given up, once in a second: a guest can do that as
+// often as it likes.
+func (s *Server) complain(queue int, err error) {
+	now := time.Now().Unix()
+	if s.blamed.Swap(now) != now {
+		s.log().Warn("vhost-user: a queue is out of order and stopped", "queue", queue, "err", err)
 	}
 }
 

@@ -18,6 +18,10 @@ import (
 // given back: the driver fills the ring again while the next ones are done.
 const mostTaken = 16
 
+// mostHeld is how many segments of memory the requests under way may have before no
+// more are taken: it bounds what a queue of long chains costs.
+const mostHeld = 8 << 10
+
 // negotiated is what a worker knows of the features.
 type negotiated struct {
 	indirect, eventIdx bool
@@ -57,6 +61,7 @@ type worker struct {
 	usedFlags uint16
 
 	requests  []request // by head
+	held      int       // segments of those under way
 	again     []uint16  // heads that a predecessor did not finish
 	completed []*disk.Request
 	heads     []uint16 // filled in the used ring since published
@@ -175,7 +180,7 @@ func (w *worker) fail(err error) {
 	w.unwatch(w.kick)
 	signal(w.err)
 	w.counts.broken.Add(1)
-	w.srv.log().Warn("vhost-user: a queue is out of order and stopped", "queue", w.index, "err", err)
+	w.srv.complain(w.index, err)
 }
 
 // begin reads what is in the ring, and what a predecessor left there.
@@ -213,6 +218,7 @@ func (w *worker) turn() bool {
 	}
 	for _, d := range w.completed {
 		r := &w.requests[d.Tag]
+		w.held -= len(r.segs)
 		if d.Err != nil {
 			r.result, r.used = statusIOErr, 1
 		}
@@ -240,7 +246,7 @@ func (w *worker) take() int {
 		w.fail(fmt.Errorf("the index of the available ring jumped to %d beyond what is taken", waiting))
 		return n
 	}
-	for ; waiting > 0 && n < mostTaken && w.dead == nil; n, waiting = n+1, waiting-1 {
+	for ; waiting > 0 && n < mostTaken && w.held < mostHeld && w.dead == nil; n, waiting = n+1, waiting-1 {
 		head := w.ring.avail[w.lastAvail&w.mask]
 		w.lastAvail++
 		w.start(head, false)
@@ -274,6 +280,7 @@ func (w *worker) start(head uint16, again bool) {
 	}
 	if r.onDisk {
 		r.disk.Tag = uint64(head)
+		w.held += len(r.segs)
 		w.dq.Start(&r.disk)
 	} else {
 		w.finish(r)

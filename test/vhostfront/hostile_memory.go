@@ -65,6 +65,7 @@ func memoryCases() []Case {
 			}
 			return nil
 		}},
+		Case{"memory shrinks: only the data", Running, Any, shrinkData},
 		shrink("all of it", func(f *Front) int { return 0 }),
 		shrink("down to the rings", func(f *Front) int { return f.DataAt }),
 		shrink("down to the first ring's descriptors", func(f *Front) int { return 4096 }),
@@ -90,6 +91,32 @@ func shrink(name string, to func(*Front) int) Case {
 		}
 		return f.Again(q)
 	}}
+}
+
+// shrinkData takes away what requests carry, and nothing else: the back end finds
+// out in the middle of its work on it.
+func shrinkData(f *Front) error {
+	q := f.Queues[0]
+	for _, op := range []uint32{BlkIn, BlkOut} {
+		f.Header(q, op, 0)
+		h, d, s := f.Parts(q, 4096, op == BlkIn)
+		q.Chain(0, h, d, s)
+		if err := unix.Ftruncate(f.MemFD, int64(f.Area(q)+4096)); err != nil {
+			return err
+		}
+		q.Post(0)
+		q.Kick()
+		if err := q.await(0); err != nil {
+			return err
+		}
+		if status := f.Mem[f.Area(q)+64]; status != 1 {
+			return fmt.Errorf("request %d: status %d", op, status)
+		}
+		if err := unix.Ftruncate(f.MemFD, int64(len(f.Mem))); err != nil {
+			return err
+		}
+	}
+	return f.Works(q)
 }
 
 // sharedCases are about the memory that the front end keeps for the back end.
