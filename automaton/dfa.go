@@ -60,6 +60,7 @@ type freezer struct {
 	out     *dfa
 	letters *alphabet
 	work    int
+	goals   []goal // of one row, used again for the next
 }
 
 // goal is where a class leads.
@@ -80,7 +81,7 @@ func (f *freezer) row(name int32, edges []edge, offers []int32) int32 {
 		f.out.tests = append(f.out.tests, test{live[0], leaf(edges[0].to), dead})
 		return int32(len(f.out.tests) - 1)
 	}
-	goals := make([]goal, 0, len(f.letters.classes[name]))
+	goals := f.goals[:0]
 	next := 0
 	for i := range f.letters.classes[name] {
 		g := goal{f.letters.classes[name][i].mask, dead}
@@ -90,6 +91,7 @@ func (f *freezer) row(name int32, edges []edge, offers []int32) int32 {
 		}
 		goals = append(goals, g)
 	}
+	f.goals = goals
 	return f.tree(goals, live, false)
 }
 
@@ -106,15 +108,7 @@ func (f *freezer) tree(goals []goal, live []int32, held bool) int32 {
 		return goals[0].node
 	}
 	for i, p := range live {
-		place := int(f.letters.place[p])
-		var yes, no []goal
-		for _, g := range goals {
-			if g.mask.has(place) {
-				yes = append(yes, g)
-			} else {
-				no = append(no, g)
-			}
-		}
+		yes, no := part(goals, int(f.letters.place[p]))
 		f.work -= len(goals)
 		if len(yes) == 0 || len(no) == 0 && held {
 			continue // it tells nothing
@@ -126,6 +120,19 @@ func (f *freezer) tree(goals []goal, live []int32, held bool) int32 {
 		return n
 	}
 	return goals[0].node
+}
+
+// part moves the goals of classes for which a pattern holds to the front, and
+// returns both halves. Their order means nothing.
+func part(goals []goal, place int) (yes, no []goal) {
+	n := 0
+	for i := range goals {
+		if goals[i].mask.has(place) {
+			goals[n], goals[i] = goals[i], goals[n]
+			n++
+		}
+	}
+	return goals[:n], goals[n:]
 }
 
 // root returns the decision tree of a name in a state, or dead.

@@ -225,8 +225,8 @@ func (p *product) offers(r, other *Run, depth int) []Call {
 				}
 				for n := 0; n < len(p.letters.classes[at]) && n < maxOffers; n++ {
 					example := p.call(p.letters.first[at] + int32(n)).Arguments
-					for _, kept := range []values{run.sets[t.set], nil}[i:] {
-						filled, _ := insert(v.command.args, example, kept, depth).(map[string]any)
+					for _, held := range []values{run.sets[t.set], nil}[i:] {
+						filled, _ := insert(v.command.args, example, held, depth).(map[string]any)
 						add(v.command.name, filled)
 					}
 				}
@@ -238,17 +238,16 @@ func (p *product) offers(r, other *Run, depth int) []Call {
 
 // insert puts kept values into an example of arguments, and values of their own
 // where nothing is kept yet.
-func insert(v *value, example any, kept values, depth int) any {
+func insert(v *value, example any, held values, depth int) any {
 	value := func() (any, bool) {
-		if v.capture >= len(kept) || kept[v.capture] == "" {
+		if v.capture >= len(held) || held[v.capture].kind == 0 {
 			return nil, false
 		}
-		text := kept[v.capture]
-		if text[0] == 's' {
-			return text[1:], true
+		if old := held[v.capture]; old.kind == 's' {
+			return old.text, true
 		}
 		var out any
-		d := json.NewDecoder(strings.NewReader(text[1:]))
+		d := json.NewDecoder(strings.NewReader(held[v.capture].text))
 		d.UseNumber()
 		return out, d.Decode(&out) == nil
 	}
@@ -257,7 +256,7 @@ func insert(v *value, example any, kept values, depth int) any {
 		if have, ok := value(); ok {
 			return have
 		}
-		return insert(v.items[0], example, kept, depth)
+		return insert(v.items[0], example, held, depth)
 	case valueCapture:
 		have, ok := value()
 		text, isText := have.(string)
@@ -279,7 +278,7 @@ func insert(v *value, example any, kept values, depth int) any {
 		}
 		for _, m := range v.members {
 			if e, ok := in[m.key]; ok {
-				out[m.key] = insert(m.value, e, kept, depth)
+				out[m.key] = insert(m.value, e, held, depth)
 			}
 		}
 		return out
@@ -291,9 +290,9 @@ func insert(v *value, example any, kept values, depth int) any {
 		var out []any
 		for i, e := range in {
 			if i < len(v.items) {
-				e = insert(v.items[i], e, kept, depth)
+				e = insert(v.items[i], e, held, depth)
 			} else if v.tail != nil {
-				e = insert(v.tail, e, kept, depth)
+				e = insert(v.tail, e, held, depth)
 			}
 			out = append(out, e)
 		}

@@ -191,47 +191,47 @@ func (m *matcher) capture(v *value, got any) bool {
 
 // bindText is bind for a string; comparing allocates nothing.
 func (m *matcher) bindText(slot int, s string) bool {
-	if kept := m.bound[slot]; kept != "" {
-		return kept[0] == 's' && kept[1:] == s
+	if old := m.bound[slot]; old.kind != 0 {
+		return old == kept{'s', s}
 	}
 	if len(s) > MaxCaptured || !m.spend(len(s)+1) {
 		return false
 	}
-	m.bound[slot] = "s" + s
+	m.bound[slot] = kept{'s', s}
 	return true
 }
 
 // bind keeps got as the value of a capture, or compares it with the value kept.
-// Kept values are "s" and a string, "n" and a number, or "j" and other JSON.
 func (m *matcher) bind(slot int, got any) bool {
 	if s, ok := got.(string); ok {
 		return m.bindText(slot, s)
 	}
-	kept := m.bound[slot]
-	text, ok := captured(got)
-	if !ok || !m.spend(len(text)) {
+	value, ok := captured(got)
+	if !ok || !m.spend(len(value.text)+1) {
 		return false
 	}
-	if kept == "" {
-		m.bound[slot] = text
+	if m.bound[slot].kind == 0 {
+		m.bound[slot] = value
 		return true
 	}
-	return kept == text
+	return m.bound[slot] == value
 }
 
-// captured encodes a value that is no string to keep; values beyond MaxCaptured cannot be kept.
-func captured(got any) (string, bool) {
+// captured makes a value that is no string ready to keep; values beyond
+// MaxCaptured cannot be kept. Only what is neither a string nor a number allocates.
+func captured(got any) (kept, bool) {
 	if number, ok := got.(json.Number); ok {
-		if n, ok := parseBound(string(number)); ok {
-			return "n" + n.String(), true
+		text := string(number)
+		if n, ok := parseBound(text); ok && (text[0] == '-' || text[0] == '0') {
+			text = n.String() // -0 is 0
 		}
-		return "n" + string(number), len(number) <= MaxCaptured
+		return kept{'n', text}, len(text) <= MaxCaptured
 	}
 	if weight(got, MaxCaptured) < 0 {
-		return "", false
+		return kept{}, false
 	}
 	data, err := json.Marshal(got)
-	return "j" + string(data), err == nil && len(data) <= MaxCaptured
+	return kept{'j', string(data)}, err == nil && len(data) <= MaxCaptured
 }
 
 // weight returns what is left of most after the parts of v, negative when v is
@@ -346,15 +346,15 @@ func (m *matcher) fail(at *path, verb string, want *value, got any) bool {
 // wanted writes a predicate, a captured value in place of its name.
 func (m *matcher) wanted(v *value) string {
 	if v.kind == valueCapture || v.kind == valueAs {
-		if kept := m.bound[v.capture]; kept != "" {
+		if old := m.bound[v.capture]; old.kind != 0 {
 			prefix, suffix := "", ""
 			if v.kind == valueCapture {
 				prefix, suffix = v.text, v.suffix
 			}
-			if kept[0] == 's' {
-				return clip(quote(prefix + kept[1:] + suffix))
+			if old.kind == 's' {
+				return clip(quote(prefix + old.text + suffix))
 			}
-			return clip(kept[1:])
+			return clip(old.text)
 		}
 	}
 	return clip(formatValue(v, m.captures))

@@ -246,7 +246,7 @@ func cpuTime(t testing.TB) time.Duration {
 // Nothing of 64 KiB takes long to parse and compile, or much memory.
 func TestNastyTexts(t *testing.T) {
 	many := func(n int, s string) string { return strings.Repeat(s, n) }
-	for name, text := range map[string]string{
+	texts := map[string]string{
 		"too long":          "#" + many(MaxText, "x"),
 		"comment":           fill("", "#\n", ""),
 		"sequence":          fill("automaton t = ", "a ", ";"),
@@ -299,7 +299,19 @@ func TestNastyTexts(t *testing.T) {
 		"many classes":      "automaton t = " + distinct(400, "qom-get{path: \"/machine\", property: \"p#\"} ") + ";",
 		"options in loops":  "automaton t = ((a? b? c?)* (d? e?)*){100};",
 		"policies of loops": strings.ReplaceAll(many(60, "automaton #t = (a|b)* & (c|d)*;"), "#", "t"),
-	} {
+	}
+	found, err := filepath.Glob(filepath.Join("testdata", "nasty", "*.uva")) // by a search at random
+	if err != nil || len(found) == 0 {
+		t.Fatal("no nasty texts", err)
+	}
+	for _, path := range found {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[path] = string(text)
+	}
+	for name, text := range texts {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)

@@ -23,10 +23,11 @@ type Run struct {
 	nextSets []values
 	crowded  bool
 
-	stamp   uint32   // of the current step
-	visited []uint32 // by state: stamp when it was reached; used without captures
-	seen    map[thread]struct{}
-	checked []check // by pattern
+	stamp   uint32              // of the current step
+	width   int32               // of the larger part
+	visited []uint32            // by set and state: stamp when it was reached
+	seen    map[thread]struct{} // of sets from denseSets on
+	checked []check             // by pattern
 	matcher matcher
 }
 
@@ -36,8 +37,15 @@ type thread struct {
 	set   int32 // index into sets
 }
 
-// values holds captured values by slot; "" is unbound.
-type values []string
+// values holds captured values by slot.
+type values []kept
+
+// kept is a captured value: a string (kind 's'), a number in one form ('n') or
+// other JSON ('j'). The zero value is unbound.
+type kept struct {
+	kind byte
+	text string
+}
 
 type check struct {
 	stamp uint32
@@ -56,18 +64,32 @@ func (m *Machine) Start() *Run {
 		size = max(size, len(m.abort.states))
 	}
 	r.sets, r.nextSets, r.checked = []values{nil}, []values{nil}, make([]check, len(m.letters.preds))
+	r.visited, r.width = make([]uint32, size), int32(size)
+	r.threads, r.next = make([]thread, 0, size), make([]thread, 0, size)
 	if m.slots > 0 {
 		r.seen = map[thread]struct{}{}
 		r.matcher.bound = make(values, m.slots)
-	} else {
-		r.visited = make([]uint32, size)
-		r.threads = make([]thread, 0, size)
-		r.next = make([]thread, 0, size)
+		r.visited = make([]uint32, size*denseSets)
+		r.sets, r.nextSets = emptySets(m.slots), emptySets(m.slots)
 	}
 	r.begin()
 	r.reach(0, 0)
 	r.commit()
 	return r
+}
+
+// denseSets is for how many sets of captured values a run has memory from the
+// start, so that a step allocates nothing. A session rarely has more than two.
+const denseSets = 4
+
+// emptySets returns the empty set, with room for others behind it.
+func emptySets(slots int) []values {
+	sets := make([]values, denseSets)
+	room := make(values, slots*(denseSets-1))
+	for i := 1; i < denseSets; i++ {
+		sets[i] = room[(i-1)*slots : i*slots : i*slots]
+	}
+	return sets[:1]
 }
 
 // begin starts building the next set of threads.
@@ -108,20 +130,21 @@ func (r *Run) visit(at, set int32) {
 		set = 0
 	}
 	t := thread{at, set}
-	if r.m.slots == 0 {
-		if r.visited[at] == r.stamp {
+	if set < denseSets {
+		if place := &r.visited[set*r.width+at]; *place == r.stamp {
 			return
+		} else {
+			*place = r.stamp
 		}
-		r.visited[at] = r.stamp
 	} else {
 		if _, old := r.seen[t]; old {
 			return
 		}
-		if len(r.next) == maxThreads {
-			r.crowded = true
-			return
-		}
 		r.seen[t] = struct{}{}
+	}
+	if len(r.next) == maxThreads {
+		r.crowded = true
+		return
 	}
 	r.next = append(r.next, t)
 }
@@ -130,7 +153,7 @@ func (r *Run) visit(at, set int32) {
 func (r *Run) intern(v values) int32 {
 	empty := true
 	for _, s := range v {
-		empty = empty && s == ""
+		empty = empty && s.kind == 0
 	}
 	if empty {
 		return 0

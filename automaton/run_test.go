@@ -305,6 +305,26 @@ func TestStepsDoNotAllocate(t *testing.T) {
 	}
 }
 
+// Nor do they with captures, the first use included.
+func TestStepsWithCapturesDoNotAllocate(t *testing.T) {
+	m := compile(t, `(a{ x: string as $x, n: 1.. as $n } (b{ y: "fd:" $x ":r", n: $n } | query-status)* & (c d{ z: $z })*)`)
+	a, b := arguments(t, `{"x":"mig0","n":12}`), arguments(t, `{"y":"fd:mig0:r","n":12}`)
+	d := arguments(t, `{"z":"once"}`)
+	var runs []*Run
+	for range 102 {
+		runs = append(runs, m.Start())
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		r := runs[0]
+		runs = runs[1:]
+		if r.Step("a", a) != nil || r.Step("b", b) != nil || r.Step("query-status", nil) != nil || r.Step("c", nil) != nil || r.Step("d", d) != nil || r.Step("b", b) != nil {
+			t.Fatal("refused")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // Steps must go on being right when the stamp that tells them apart wraps.
 func TestStampWraps(t *testing.T) {
 	r := compile(t, "(a b)*").Start()

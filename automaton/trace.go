@@ -96,24 +96,24 @@ func (r *Run) kept() map[string]string {
 	}
 	out := map[string]string{}
 	for slot, name := range r.m.captures {
-		text := ""
+		var value kept
 		for i, t := range r.threads {
-			here := ""
+			var here kept
 			if set := r.sets[t.set]; slot < len(set) {
 				here = set[slot]
 			}
 			if i == 0 {
-				text = here
-			} else if text != here {
-				text = ""
+				value = here
+			} else if value != here {
+				value = kept{}
 			}
 		}
-		switch {
-		case text == "":
-		case text[0] == 's':
-			out[name] = quote(text[1:])
+		switch value.kind {
+		case 0:
+		case 's':
+			out[name] = quote(value.text)
 		default:
-			out[name] = text[1:]
+			out[name] = value.text
 		}
 	}
 	return out
