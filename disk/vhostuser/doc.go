@@ -9,7 +9,8 @@
 // QEMU's side is -chardev socket,path=…,reconnect=1 and -device vhost-user-blk-pci
 // over a -object memory-backend-memfd,share=on. When ctx ends, what the guest has
 // started is finished and the connection closed; QEMU connects to the next
-// Server and goes on. After Device.Grow call Server.Resized.
+// Server and goes on. The Device is closed after Serve has returned. After
+// Device.Grow call Server.Resized.
 //
 // Neither the front end (QEMU) nor the guest is trusted: one of them may have
 // been taken over. What either can change while it is read is read once, into

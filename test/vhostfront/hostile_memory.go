@@ -150,7 +150,7 @@ func sharedCases() []Case {
 	}
 	cs = append(cs, Case{"SET_INFLIGHT_FD while running", Running, Refused, func(f *Front) error {
 		return f.Do(SetInflightFD, f.inflight.desc, f.inflight.fd)
-	}}, Case{"log of a page", Running, Broken, func(f *Front) error {
+	}}, Case{"inflight memory that shrinks", Running, Broken, shrinkInflight}, Case{"log of a page", Running, Broken, func(f *Front) error {
 		return f.logAndRead(4096)
 	}}, Case{"log that shrinks", Running, Broken, func(f *Front) error {
 		return f.logAndRead(0)
@@ -174,6 +174,48 @@ func sharedCases() []Case {
 		cs = append(cs, Case{"inflight memory: " + name, Running, Broken, func(f *Front) error { return f.poison(change) }})
 	}
 	return cs
+}
+
+// shrinkInflight gives the back end memory for its notes and takes it away again.
+func shrinkInflight(f *Front) error {
+	fd, err := Memfd(1<<20, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, q := range f.Queues {
+		if _, err := f.Stop(q); err != nil {
+			return err
+		}
+	}
+	if err := f.Do(SetInflightFD, append(U64s(1<<20, 0), f.inflight.desc[16:20]...), fd); err != nil {
+		return err
+	}
+	for _, q := range f.Queues {
+		if err := f.Start(q); err != nil {
+			return err
+		}
+	}
+	q := f.Queues[0]
+	if err := f.Works(q); err != nil {
+		return err
+	}
+	if err := unix.Ftruncate(fd, 0); err != nil {
+		return err
+	}
+	f.Header(q, BlkFlushOp, 0)
+	h, _, s := f.Parts(q, 0, true)
+	q.Chain(0, h, s)
+	q.Post(0)
+	q.Kick()
+	if !wait(q.Broken) {
+		return errors.New("the queue was not given up")
+	}
+	// So is the other one, which shares the memory.
+	if err := f.Again(q); err != nil {
+		return err
+	}
+	return q.breakAgain()
 }
 
 // logAndRead switches logging on with a log that is too small, and reads.
