@@ -69,7 +69,7 @@ func (f *File) Compile(name string) (*Machine, error) {
 		return nil, fmt.Errorf("no automaton %s: %s", tick(name), known)
 	}
 	m := &Machine{name: d.name, deadline: d.deadline}
-	if err := m.compile(d.body, d.abort); err != nil {
+	if err := m.compile(d.body, d.abort, false); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -99,18 +99,18 @@ func (f *File) CompilePolicy() (*Machine, error) {
 		abort = nil
 	}
 	if len(body.subs) == 0 {
-		return m, m.compile(&node{kind: nodeEmpty}, nil)
+		return m, m.compile(&node{kind: nodeEmpty}, nil, false)
 	}
 	loop := &node{kind: nodeRepeat, max: unbounded, subs: []*node{body}}
-	if err := m.compile(loop, abort); err != nil {
+	if err := m.compile(loop, abort, true); err != nil {
 		return nil, err
 	}
-	// The loop's own state is both its beginning and its end.
-	m.body.states[m.body.accept].fresh = true
 	return m, nil
 }
 
-func (m *Machine) compile(body, abort *node) error {
+// compile makes the machine. Where fresh is set the body is a loop, and forgets
+// captured values each time around.
+func (m *Machine) compile(body, abort *node, fresh bool) error {
 	need := measure(body) + 1
 	if abort != nil {
 		need += measure(abort) + 1
@@ -120,6 +120,8 @@ func (m *Machine) compile(body, abort *node) error {
 			tick(m.name), need, MaxStates)
 	}
 	m.body = build(body)
+	// A loop's own state is both its beginning and its end.
+	m.body.states[m.body.accept].fresh = fresh
 	parts := []*nfa{m.body}
 	if abort != nil {
 		m.abort, m.aborts = build(abort), true
@@ -128,6 +130,11 @@ func (m *Machine) compile(body, abort *node) error {
 	m.number(parts)
 	if m.slots == 0 {
 		m.determine()
+		return nil
+	}
+	m.body = m.body.reduce()
+	if m.abort != nil {
+		m.abort = m.abort.reduce()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package automaton
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -299,6 +300,11 @@ func TestNastyTexts(t *testing.T) {
 		"many classes":      "automaton t = " + distinct(400, "qom-get{path: \"/machine\", property: \"p#\"} ") + ";",
 		"options in loops":  "automaton t = ((a? b? c?)* (d? e?)*){100};",
 		"policies of loops": strings.ReplaceAll(many(60, "automaton #t = (a|b)* & (c|d)*;"), "#", "t"),
+	}
+	for name, text := range maps.Clone(texts) { // the same with a value kept on the way
+		if rest, ok := strings.CutPrefix(text, "automaton t = "); ok && len(text) < MaxText-50 {
+			texts[name+", kept"] = "automaton t = first{ k: $k } (" + strings.TrimSuffix(rest, ";") + ");"
+		}
 	}
 	found, err := filepath.Glob(filepath.Join("testdata", "nasty", "*.uva")) // by a search at random
 	if err != nil || len(found) == 0 {

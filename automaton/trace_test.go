@@ -24,7 +24,7 @@ func TestTrace(t *testing.T) {
 		"   4  REFUSED migrate {\"uri\":\"exec:cat\"}\n" +
 		"      `migrate.uri` must be \"fd:mig0\", was \"exec:cat\"\n" +
 		"      (aborted: only what may follow an abort is accepted)\n" +
-		"   5  ok      cont  7 -> 9\n" +
+		"   5  ok      cont  6 -> 7\n" +
 		"   6  REFUSED quit\n" +
 		"      nothing more may follow, got `quit`\n" +
 		"may end here, nothing more may follow\n"
