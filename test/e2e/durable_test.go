@@ -68,6 +68,7 @@ func outage(t *testing.T, short time.Duration) {
 // writes and verifies through both front ends; then the storage is gone for a
 // while. The guest may notice pauses, and nothing else.
 func TestDurable(t *testing.T) {
+	t.Parallel()
 	w := configured(t, "[disks]\nvirtio = \"vhost-user\"\n")
 	u := w.user("alice")
 	if err := u.tenant.Write("data", make([]byte, 8<<20)); err != nil {
