@@ -222,6 +222,11 @@ func (d *diskLine) device(driver, bus string, unit int) options {
 	if driver == "virtio-blk-pci" {
 		o = append(o, option{"discard", d.Discard})
 	}
+	if driver != "nvme" { // which always reports
+		// Else QEMU stops the guest when storage is full: the guest is to see an
+		// error, as by vhost-user, and only its owner stops it.
+		o = append(o, option{"werror", "report"}, option{"rerror", "report"})
+	}
 	if d.Boot {
 		o = append(o, option{"bootindex", 0})
 	}

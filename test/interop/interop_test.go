@@ -83,7 +83,7 @@ func TestDMCrypt(t *testing.T) {
 			c.copy(t, plain, "")
 		}
 	}
-	out := boot(t, dir, disks)
+	out := boot(t, disks)
 	for _, c := range disks {
 		want := fmt.Sprintf("SUM %s %d %x", c.name, dataSize, sha256.Sum256(c.plain))
 		if !strings.Contains(out, want) {
@@ -204,7 +204,7 @@ func (c *crypt) copy(t *testing.T, from, to string) {
 }
 
 // boot has dm-crypt in a guest read and write the disks, and returns what it said.
-func boot(t *testing.T, dir string, disks []*crypt) string {
+func boot(t *testing.T, disks []*crypt) string {
 	t.Helper()
 	var script strings.Builder
 	script.WriteString("driver dm-crypt\nprintf %s '" + passphrase + "' >/run/pass\nprintf '")
@@ -212,7 +212,7 @@ func boot(t *testing.T, dir string, disks []*crypt) string {
 		fmt.Fprintf(&script, `\%03o`, b)
 	}
 	script.WriteString(`' >/run/key
-	disk() { for d in /sys/block/vd*; do [ "$(cat $d/serial)" = "$1" ] && echo /dev/${d##*/}; done; }
+` + findDisk + `
 	check() { # name, arguments of cryptsetup
 		name=$1
 		shift
@@ -225,10 +225,6 @@ func boot(t *testing.T, dir string, disks []*crypt) string {
 		cryptsetup close $name && echo "WROTE $name"
 	}
 `)
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "256", "-machine", "q35", "-no-reboot", "-serial", "stdio"}
-	drive := func(name, path, more string) {
-		args = append(args, "-drive", "if=none,format=raw,id="+name+",file="+path, "-device", "virtio-blk-pci,drive="+name+",serial="+name+more)
-	}
 	for _, c := range disks {
 		if c.ours || c.format != nil {
 			fmt.Fprintf(&script, "check %s --key-file /run/pass\n", c.name)
@@ -238,21 +234,39 @@ func boot(t *testing.T, dir string, disks []*crypt) string {
 			c.name, c.sector, c.offset, c.skip)
 	}
 	script.WriteString("poweroff -f\n")
-	image, err := guest.Build(t.Context(), guest.Options{Cryptsetup: true, Script: script.String()})
+	var args []string
+	for _, c := range disks {
+		args = append(args, drive(c.name, c.path, "")...)
+	}
+	return runGuest(t, guest.Options{Cryptsetup: true, Script: script.String()}, args)
+}
+
+// drive gives a guest a file as a disk.
+func drive(name, path, more string) []string {
+	return []string{"-drive", "if=none,format=raw,id=" + name + ",file=" + path, "-device", "virtio-blk-pci,drive=" + name + ",serial=" + name + more}
+}
+
+// findDisk is for scripts: disk NAME prints the device with that serial number.
+const findDisk = `disk() { for d in /sys/block/vd*; do [ "$(cat $d/serial)" = "$1" ] && echo /dev/${d##*/}; done; }
+`
+
+// runGuest boots a guest, whose script powers it off, and returns what it said.
+func runGuest(t *testing.T, o guest.Options, args []string) string {
+	t.Helper()
+	image, err := guest.Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := filepath.Join(dir, "root")
+	root := filepath.Join(t.TempDir(), "root")
 	if err := guest.Copy(t.Context(), image, root); err != nil {
 		t.Fatal(err)
 	}
-	drive("root", root, ",bootindex=0")
-	for _, c := range disks {
-		drive(c.name, c.path, "")
-	}
+	all := []string{"-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "256", "-no-reboot", "-serial", "stdio",
+		"-object", "memory-backend-memfd,id=memory,size=256M,share=on", "-machine", "q35,memory-backend=memory"}
+	all = append(append(all, drive("root", root, ",bootindex=0")...), args...)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", all...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("the guest: %v\n%s", err, out)
 	}
