@@ -102,6 +102,9 @@ func (c *connection) answer(ctx context.Context, line *qmp.Line) bool {
 	if err != nil {
 		return c.send(req.ID, nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %v", err))
 	}
+	if line.Surplus > 0 {
+		return c.send(req.ID, nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %s: %d descriptors came with the message, at most %d may", printable(req.Execute), len(files)+line.Surplus, qmp.MaxFiles))
+	}
 	ret, qerr := c.dispatch(ctx, line.Cred, req, &files)
 	return c.send(req.ID, ret, qerr)
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/qmp"
@@ -681,6 +683,38 @@ func TestHostileLines(t *testing.T) {
 	}
 	if err := run(t, f.dial(), qmp.CmdQueryHost, nil); err != nil {
 		t.Errorf("the gate does not answer any more: %v", err)
+	}
+}
+
+// TestSurplusFiles: a line with more descriptors than it may have is refused
+// whole, and not carried out with some of them.
+func TestSurplusFiles(t *testing.T) {
+	f := newFixture(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: f.path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d := json.NewDecoder(c)
+	for n, want := range map[int]string{qmp.MaxFiles: "", qmp.MaxFiles + 1: qmp.ClassInvalid} {
+		fds := slices.Repeat([]int{int(null.Fd())}, n)
+		if _, _, err := c.WriteMsgUnix([]byte(`{"execute":"uvbond-query-host"}`+"\n"), unix.UnixRights(fds...), nil); err != nil {
+			t.Fatal(err)
+		}
+		var answer qmp.Response
+		for answer.Return == nil && answer.Error == nil { // the greeting comes first
+			if err := d.Decode(&answer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if answer.Error == nil && want != "" || answer.Error != nil && answer.Error.Class != want {
+			t.Errorf("%d descriptors: %v", n, answer.Error)
+		}
 	}
 }
 
