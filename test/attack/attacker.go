@@ -51,6 +51,7 @@ const (
 	doForged  = "forged"   // send with the credentials of another process
 	doSplit   = "split"    // this process begins the line, a child ends it
 	doDrain   = "drain"    // read until the gate closes the connection
+	doLong    = "long"     // send what the gate will not read to its end, then read until it closes
 	doNothing = "ignoring" // send Times lines and read no answer
 )
 
@@ -177,6 +178,13 @@ func (w *wire) do(m move) outcome {
 		return w.read()
 	case doDrain:
 		return w.drain()
+	case doLong:
+		_ = w.send(m.bytes(), nil, nil)
+		o := w.drain()
+		if o.Class != "" {
+			o.Lost = "" // it was told why
+		}
+		return o
 	case doTrickle:
 		for _, b := range m.bytes() {
 			if _, err := w.c.Write([]byte{b}); err != nil {

@@ -9,5 +9,9 @@ var kinds = []*kind{
 	{name: "interleaving", what: "two sessions at once, step by step in every order, on one VM and on two", run: tryInterleaving},
 	{name: "policies", what: "operators without a ticket: every hypercall under every policy, more often than allowed", run: tryPolicies},
 	{name: "delegates", what: "a delegate who wants more, for longer, elsewhere; and thieves of a delegation", run: tryDelegates},
+	{name: "descriptors", what: "open files of the wrong kind, mode, number and content, and where none belong", run: tryDescriptors},
+	{name: "registrations", what: "one blob from many processes at once, changed, odd, again, after deletion", run: tryRegistrations},
+	{name: "slow", what: "half-open connections, silent sessions, lines that do not end, are cut or no requests, strangers", run: trySlow},
+	{name: "floods", what: "refusals, connections, hypercalls, unread answers by the thousand", run: tryFloods},
 	{name: "schema", what: "every command of QEMU's schema and of the gate, on a real QEMU, with and without a ticket", world: worldOptions{real: true}, run: trySchema},
 }
