@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// Split returns the rules of a policy and its automata as a text that package
+// automaton reads, places included. It does not compare the two: Parse does.
+func Split(text string) (rules []*Rule, automata string, err error) { return rulesOf(text) }
+
 // rulesOf takes the rules from the beginning of a text. What follows them comes
 // back with the rules blanked, so that places in it stay what they are.
 func rulesOf(text string) (rules []*Rule, rest string, err error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/policy"
 )
 
 // refHelp is how every command below is told which automaton is meant.
@@ -110,7 +111,8 @@ func (a *app) automatonShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show NAME|FILE", Short: "Show the text of an automaton",
 		Long: `Shows a shipped automaton, or a file. The canonical text is the one that a hash is made
-of: without comments, in one layout, imports written out as parts.`,
+of: without comments, in one layout, imports written out as parts. Rules of a policy are
+shown too; the hash is of the automata.`,
 		Example:           "  uvbond automaton show native/pause\n  uvbond automaton show web1.uva --canonical",
 		Args:              exactly(1),
 		ValidArgsFunction: a.automatonNames(1),
@@ -123,14 +125,14 @@ of: without comments, in one layout, imports written out as parts.`,
 			if err != nil {
 				return err
 			}
-			hash := f.Hash()
+			hash, whole := f.Hash(), policy.Compose(t.rules(), f.String())
 			view := map[string]any{
 				"name": t.label, "automata": append([]string{}, f.Names()...), "hash": hex.EncodeToString(hash[:]),
-				"text": string(t.text), "canonical": f.String(),
+				"text": string(t.text), "canonical": whole,
 			}
 			return a.print(view, func(w io.Writer) {
 				if canonical {
-					fmt.Fprint(w, f.String())
+					fmt.Fprint(w, whole)
 					return
 				}
 				fmt.Fprint(w, string(t.text))

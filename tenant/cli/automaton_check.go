@@ -159,13 +159,16 @@ func (t *automatonText) check(known func(string) error, qemu *schema.Schema, pol
 		v.Findings = append(v.Findings, findingView{s.Msg, s.Line, s.Col, hint, err.Error()})
 		return v
 	case err != nil:
-		v.Findings = append(v.Findings, findingView{Text: err.Error()})
+		v.Findings = append(v.Findings, findingView{Text: strings.TrimPrefix(err.Error(), t.label+": ")})
 		return v
 	}
 	for _, text := range f.Check(known) {
 		v.Findings = append(v.Findings, findingView{Text: text})
 	}
 	v.Findings = append(v.Findings, againstSchema(f, qemu)...)
+	if err := t.checkRules(f); err != nil {
+		v.Findings = append(v.Findings, findingView{Text: err.Error()})
+	}
 	if len(f.Names()) == 0 {
 		v.Notes = append(v.Notes, "there is no automaton in it: as a policy it allows nothing")
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/tenant/fail"
 )
 
@@ -131,10 +132,35 @@ func oneInput(refs ...string) error {
 	return nil
 }
 
-// parse reads the text with its imports.
+// parse reads the text with its imports. Rules that stand before the automata,
+// where it is a policy, are left out.
 func (t *automatonText) parse() (*automaton.File, error) {
-	f, err := automaton.ParseImports(t.label, t.text, t.imported)
+	_, rest, err := policy.Split(string(t.text))
+	if err != nil {
+		return nil, fail.Wrap(err, fail.Usage, "the language of rules is in docs/automata.md", "%s", t.label)
+	}
+	f, err := automaton.ParseImports(t.label, []byte(rest), t.imported)
 	return f, syntaxFailure(err)
+}
+
+// rules returns the rules that parse leaves out.
+func (t *automatonText) rules() []*policy.Rule {
+	rules, _, err := policy.Split(string(t.text))
+	if err != nil {
+		return nil // parse said so
+	}
+	return rules
+}
+
+// checkRules compares the rules with the automata, as the gate will. Imports are
+// written out for that: the gate takes none.
+func (t *automatonText) checkRules(f *automaton.File) error {
+	rules := t.rules()
+	if len(rules) == 0 {
+		return nil
+	}
+	_, err := policy.Parse(policy.Compose(rules, f.String()))
+	return err
 }
 
 // imported finds the text of an import: NAME.uva beside the file, except for the
