@@ -1,13 +1,21 @@
 // Package poll looks for work for a short while before its owner goes to sleep:
 // being woken costs more than the while, for who works and for who brings the work.
-// It learns from how long the owner slept whether that pays, and an owner that
-// nobody brings work to sleeps at once.
+// It learns from what it finds, and from how long the owner slept, whether that
+// pays; an owner that nobody brings work to sleeps at once.
 package poll
 
 import "time"
 
 // least is where looking begins.
 const least = 4 * time.Microsecond
+
+// A look that finds something makes up for one in vain. When mostVain more were in
+// vain, the owner does not look the next rest times: maybe who brings the work waits
+// for the very core that is used up by looking.
+const (
+	mostVain = 4
+	rest     = 64
+)
 
 // Poller decides how long to look. As long as work comes within Most, looking for it
 // costs less than being woken; when it does not, the owner does not look at all the
@@ -16,7 +24,9 @@ const least = 4 * time.Microsecond
 type Poller struct {
 	Most time.Duration // 0: never look
 
-	now time.Duration
+	now  time.Duration
+	vain int // looks in vain, less those that found something
+	rest int // how many times not to look
 }
 
 // Look calls found until it returns true or it is time to sleep.
@@ -26,9 +36,13 @@ func (p *Poller) Look(found func() bool) bool {
 	}
 	for began := time.Now(); ; {
 		if found() {
+			p.vain = max(p.vain-1, 0)
 			return true
 		}
 		if time.Since(began) > p.now {
+			if p.vain++; p.vain > mostVain {
+				p.vain, p.rest = 0, rest
+			}
 			return false
 		}
 	}
@@ -36,6 +50,11 @@ func (p *Poller) Look(found func() bool) bool {
 
 // Slept tells how long it took, looking and sleeping, until there was work.
 func (p *Poller) Slept(d time.Duration) {
+	if p.rest > 0 {
+		p.rest--
+		p.now = 0
+		return
+	}
 	switch {
 	case d > p.Most:
 		p.now = 0
