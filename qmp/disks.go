@@ -88,8 +88,10 @@ type StorageStats struct {
 	Connects    uint64 `json:"connects"`
 	Lost        uint64 `json:"lost"`        // connections that broke
 	Failures    uint64 `json:"failures"`    // attempts to connect that failed
+	Violations  uint64 `json:"violations"`  // connections ended because the storage broke the protocol
 	Stalls      uint64 `json:"stalls"`      // connections ended because nothing was answered for too long
 	Resent      uint64 `json:"resent"`      // requests sent again
+	Rewritten   uint64 `json:"rewritten"`   // bytes of acknowledged writes made sure of after a connection broke
 	LostWrites  uint64 `json:"lost-writes"` // flushes that failed because the storage had lost writes
 }
 

@@ -174,7 +174,7 @@ func publicStats(s *keeper.DiskStats) *qmp.DiskStats {
 		out.Broken = s.Vhost.Broken
 	}
 	if st := s.Storage; st != nil {
-		out.Storage = &qmp.StorageStats{Connections: uint64(max(0, st.Up)), Connects: st.Connects, Lost: st.Lost, Failures: st.Failures,
+		out.Storage = &qmp.StorageStats{Connections: uint64(max(0, st.Up)), Connects: st.Connects, Lost: st.Lost, Failures: st.Failures, Violations: st.Violations, Rewritten: st.RewrittenBytes,
 			Stalls: st.Stalls, Resent: st.Resent, LostWrites: st.LostWrites}
 	}
 	for op := range dev.Ops {

@@ -129,7 +129,7 @@ func (d *disks) collect(c chan<- prometheus.Metric, vm string, s *qmp.DiskState)
 	put(d.broken, prometheus.CounterValue, s.Stats.Broken)
 	if st := s.Stats.Storage; st != nil {
 		put(d.storage, prometheus.GaugeValue, st.Connections)
-		for event, n := range map[string]uint64{"connect": st.Connects, "lost": st.Lost, "failure": st.Failures, "stall": st.Stalls, "resent": st.Resent, "lost_write": st.LostWrites} {
+		for event, n := range map[string]uint64{"connect": st.Connects, "lost": st.Lost, "failure": st.Failures, "violation": st.Violations, "stall": st.Stalls, "resent": st.Resent, "lost_write": st.LostWrites} {
 			put(d.events, prometheus.CounterValue, n, event)
 		}
 	}

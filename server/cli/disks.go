@@ -172,5 +172,13 @@ func (a *app) printStats(disks []qmp.DiskState) error {
 				config.Size(k.Bytes), k.Mean().Round(time.Microsecond), k.Quantile(.5), k.Quantile(.99)))
 		}
 	}
-	return table(a.out, "DISK\tFRONT END\tREQUEST\tCOUNT\tERRORS\tBYTES\tMEAN\tHALF WITHIN\t99% WITHIN", len(lines), func(i int) string { return lines[i] })
+	err := table(a.out, "DISK\tFRONT END\tREQUEST\tCOUNT\tERRORS\tBYTES\tMEAN\tHALF WITHIN\t99% WITHIN", len(lines), func(i int) string { return lines[i] })
+	for i := range disks {
+		if d := &disks[i]; err == nil && d.Stats != nil && d.Stats.Storage != nil {
+			st := d.Stats.Storage
+			_, err = fmt.Fprintf(a.out, "%s: %d connections to its storage, %d lost, %d failed, %d protocol violations, %d stalls, %d requests sent again, writes lost %d times\n",
+				d.Name, st.Connections, st.Lost, st.Failures, st.Violations, st.Stalls, st.Resent, st.LostWrites)
+		}
+	}
+	return err
 }

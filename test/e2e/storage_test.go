@@ -57,6 +57,8 @@ func TestStorage(t *testing.T) {
 	u.restart()
 	u.ticksOn("web1")
 
+	w.operator(exitDone, "disk0: 2 connections to its storage", "vm", "stats", "web1")
+
 	// What the guest wrote is on the storage.
 	u.counterSurvives()
 	u.run(exitDone, "vm", "poweroff", "web1")
