@@ -3,6 +3,7 @@ package automaton
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -32,6 +33,14 @@ func TestCheck(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if got := parse(t, "automaton t = a{ x: $f } b | quit ;").Check(nil); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}
+
+// Captures do not hide what is wrong.
+func TestCheckWithCaptures(t *testing.T) {
+	got := parse(t, "automaton t = a{ x: $f } b{ y: regexp \"a\\\\bb\" } ;").Check(nil)
+	if len(got) == 0 || !strings.Contains(got[0], "no arguments satisfy") {
 		t.Errorf("%q", got)
 	}
 }

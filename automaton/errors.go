@@ -93,6 +93,41 @@ func orList(items []string) string {
 	return strings.Join(items[:last], ", ") + " or " + items[last]
 }
 
+// near returns a hint that names the known word that was most likely meant, or
+// otherwise.
+func near(word string, known []string, otherwise string) string {
+	best, least := "", 3 // at most two letters differ
+	for _, k := range known {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	if best == "" || len(word) > MaxName {
+		return otherwise
+	}
+	return "did you mean " + best + "?"
+}
+
+// distance counts the letters to insert, remove or replace to get from a to b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
 // tick quotes another domain's word for a message.
 func tick(s string) string { return "`" + clip(s) + "`" }
 

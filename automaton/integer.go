@@ -83,6 +83,14 @@ var units = []unit{
 	{"h", unitTime, 3600_000}, {"min", unitTime, 60_000}, {"s", unitTime, 1000}, {"ms", unitTime, 1},
 }
 
+func unitNames() []string {
+	var names []string
+	for _, u := range units {
+		names = append(names, u.name)
+	}
+	return names
+}
+
 func findUnit(name string) (unit, bool) {
 	if name == "" {
 		return unit{"", unitNone, 1}, true

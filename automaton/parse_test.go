@@ -228,6 +228,24 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
+// A word that is nearly right is answered with the right one.
+func TestNearHints(t *testing.T) {
+	for text, want := range map[string]string{
+		"part poll = a ; automaton t = @pol ;": "did you mean @poll?",
+		"automaton t = a{ x: strng } ;":        "did you mean string?",
+		"automaton t = a{ x: Null } ;":         "did you mean null?",
+		"automaton t = a{ x: 5kib } ;":         "did you mean KiB?",
+		"automaton t = a{ x: something } ;":    "text stands in quotes",
+		"automaton t = @x ;":                   "define it before it is used",
+	} {
+		_, err := Parse("t", []byte(text))
+		var s *SyntaxError
+		if !errors.As(err, &s) || !strings.Contains(s.Hint, want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // fill repeats part to the largest text.
 func fill(before, part, after string) string {
 	return before + strings.Repeat(part, (MaxText-len(before)-len(after))/len(part)) + after

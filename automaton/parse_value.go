@@ -244,7 +244,7 @@ func (p *parser) integer(what string) (bound, unitFamily, error) {
 	}
 	u, known := findUnit(p.tok.unit)
 	if !known {
-		return bound{}, 0, p.fail("units are B KiB MiB GiB TiB and ms s min h", "unknown unit %s", tick(p.tok.unit))
+		return bound{}, 0, p.fail(near(p.tok.unit, unitNames(), "units are B KiB MiB GiB TiB and ms s min h"), "unknown unit %s", tick(p.tok.unit))
 	}
 	b, ok := parseBound(p.tok.text)
 	if ok {
@@ -307,7 +307,8 @@ func (p *parser) word() (*value, error) {
 		return &value{kind: kind}, p.advance()
 	}
 	if !slices.Contains(types, word) {
-		return nil, p.fail("text stands in quotes: "+clip(quote(word))+"; types are any, "+strings.Join(types, ", "),
+		known := append([]string{"any", "null", "true", "false", "glob", "regexp"}, types...)
+		return nil, p.fail(near(word, known, "text stands in quotes: "+clip(quote(word))+"; types are any, "+strings.Join(types, ", ")),
 			"unknown word %s for a value", tick(word))
 	}
 	return &value{kind: valueType, text: word}, p.advance()

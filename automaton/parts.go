@@ -68,7 +68,12 @@ func (p *parser) use() (*node, error) {
 		d = &definition{name: p.tok.text, body: &node{kind: nodeEmpty}}
 	}
 	if d == nil {
-		return nil, p.fail("define it before it is used: part "+clip(p.tok.text)+" = ... ;", "there is no part %s here", p.tok)
+		var known []string
+		for name := range p.parts {
+			known = append(known, "@"+name)
+		}
+		slices.Sort(known)
+		return nil, p.fail(near("@"+p.tok.text, known, "define it before it is used: part "+clip(p.tok.text)+" = ... ;"), "there is no part %s here", p.tok)
 	}
 	return &node{kind: nodePart, part: d, subs: []*node{d.body}}, p.advance()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,7 @@ type traceView struct {
 type stepView struct {
 	automaton.Call
 	OK         bool              `json:"ok"`
+	Failed     bool              `json:"failed,omitempty"` // accepted, and recorded with an error as its answer
 	AfterAbort bool              `json:"after_abort,omitempty"`
 	From       []int             `json:"from"`
 	To         []int             `json:"to"`
@@ -39,8 +41,8 @@ func (a *app) automatonRun() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run FILE TRACE", Short: "Follow a trace of hypercalls through an automaton",
 		Long: `Shows each hypercall's verdict and the states around it, as at the gate: the first refusal
-ends the sequence, and the rest is held against what may follow an abort. The exit code is
-3 when a hypercall is refused, or when the session may not end behind the last one.
+ends the sequence, and so does the first that was recorded with an error as its answer; the
+rest is held against what may follow an abort. The exit code is 3 when a hypercall is refused, or when the session may not end behind the last one.
 
 ` + traceHelp + "\n\n" + refHelp,
 		Example: `  uvbond automaton run native/pause session.jsonl
@@ -99,11 +101,14 @@ func (a *app) readTrace(ctx context.Context, path string) ([]automaton.Call, err
 	if err != nil {
 		return nil, err
 	}
-	calls, err := automaton.ReadTrace(bytes.NewReader(data))
+	rec, err := automaton.ReadRecording(bytes.NewReader(data))
 	if err != nil {
 		return nil, fail.Wrap(err, fail.Other, `one JSON object a line, such as {"execute": "query-status"}`, "%s", path)
 	}
-	return calls, nil
+	if n := rec.Elided(); n > 0 {
+		a.note("note: %s leaves out %s, which are held against nothing", path, counted(n, "hypercall"))
+	}
+	return slices.DeleteFunc(rec.Calls, func(c automaton.Call) bool { return c.Elided > 0 }), nil
 }
 
 // follow keeps the memory of a trace within bounds: each step holds the states
@@ -123,7 +128,7 @@ func traceJSON(t *automaton.Trace) (*traceView, error) {
 	var failed error
 	for i := range t.Steps {
 		s := &t.Steps[i]
-		step := stepView{Call: s.Call, OK: s.Refusal == nil, AfterAbort: s.Aborted, From: s.From, To: s.To, Kept: s.Kept}
+		step := stepView{Call: s.Call, OK: s.Refusal == nil, Failed: s.Failed, AfterAbort: s.Aborted, From: s.From, To: s.To, Kept: s.Kept}
 		if s.Refusal != nil {
 			step.Reason = s.Refusal.Error()
 			if failed == nil {
