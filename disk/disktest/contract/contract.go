@@ -30,6 +30,11 @@ type Forcer interface {
 	WriteForced(p []byte, off int64) error
 }
 
+// ZeroForcer is a Disk that can do so with zeros.
+type ZeroForcer interface {
+	WriteZeroesForced(off, n int64) error
+}
+
 // Front is a way to a disk.
 type Front struct {
 	// Serve returns a connection to d, which ends with the test. It is called
@@ -54,6 +59,7 @@ func Run(t *testing.T, f Front, backs map[string]Back) {
 			s.run("errors", s.errors)
 			s.run("model", s.faultyModel)
 			s.run("hanging", s.hanging)
+			s.run("stable", s.stable)
 		})
 		t.Run(fmt.Sprintf("power cut/%d", sector), func(t *testing.T) { Cut(t, f, sector) })
 	}

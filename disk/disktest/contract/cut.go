@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -44,6 +45,55 @@ func Cut(t *testing.T, f Front, sector uint32) {
 				}
 			}
 		}
+	}
+}
+
+// stable: what is forced is there after a power cut, however long it is and however
+// many parts a front end makes of it; so is all that came before a flush.
+func (s *suite) stable(*suite) {
+	const size = 3 << 20
+	rec := disktest.NewRecorder(offset + size)
+	d := device(s, rec, s.sector, size)
+	s.must(d.WriteZeroes(0, size))
+	s.must(d.Flush())
+	rec.Restart()
+	c := s.serve(d)
+	r := rand.New(rand.NewPCG(9, uint64(s.sector)))
+	m := make([]byte, size)
+	check := func(what string, off, n int64) {
+		s.Helper()
+		left, err := newDevice(rec.Cut(rec.Now(), block, r), s.sector, size)
+		if err != nil {
+			s.Fatal(err)
+		}
+		defer left.Close()
+		got := make([]byte, n)
+		if _, err := left.ReadAt(got, off); err != nil || !bytes.Equal(got, m[off:off+n]) {
+			s.Errorf("%s of %d bytes at %d is not there after a power cut, or %v", what, n, off, err)
+		}
+	}
+	for _, n := range []int64{512, 4096, 5 * 512, disk.MaxPiece, disk.MaxPiece + 512, 1<<20 + 512} {
+		off := r.Int64N((size-n)/512) * 512
+		if f, ok := c.(Forcer); ok {
+			p := noise(r, n)
+			copy(m[off:], p)
+			s.must(f.WriteForced(p, off))
+			check("a forced write", off, n)
+		}
+		if f, ok := c.(ZeroForcer); ok {
+			clear(m[off : off+n])
+			s.must(f.WriteZeroesForced(off, n))
+			check("forced zeroes", off, n)
+		}
+		for range 5 {
+			off := r.Int64N((size-n)/512) * 512
+			p := noise(r, n)
+			copy(m[off:], p)
+			s.write(c, p, off)
+		}
+		s.must(c.Flush())
+		check("what was flushed", 0, size)
+		rec.Restart()
 	}
 }
 

@@ -131,6 +131,11 @@ func (o *onQueue) WriteForced(p []byte, off int64) error {
 	return err
 }
 
+func (o *onQueue) WriteZeroesForced(off, n int64) error {
+	_, err := o.do(disk.Request{Op: disk.WriteZeroes, Off: off, Len: n, FUA: true})
+	return err
+}
+
 func (o *onQueue) WriteZeroes(off, n int64) error {
 	_, err := o.do(disk.Request{Op: disk.WriteZeroes, Off: off, Len: n})
 	return err
