@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/qmp"
 )
 
@@ -144,7 +145,7 @@ func (t *trial) launchWith(a *process, m *machine, name string, files []file, di
 	if class == qmp.ClassRefused && why == "" {
 		m.owe(1)
 	}
-	if r, err := m.receipt(out[2].Return); why == "" && (err != nil || r.Verdict != "refused") {
+	if r, err := m.receipt(out[2].Return); why == "" && (err != nil || r.Verdict == bond.VerdictDone) {
 		why = fmt.Sprintf("its receipt: %+v, %v", r, err)
 	}
 	state, err := m.seen(a)

@@ -134,9 +134,9 @@ func (t *trial) exclusion(l *lane) error {
 	}
 	nonce := bond.NewNonce()
 	second := l.m.ticket("reset", func(k *bond.Ticket) { k.Nonce = nonce })
+	impatient := request(qmp.CmdOpen, qmp.OpenArgs{VM: l.m.id(), Ticket: second, Wait: 1})
 	out, err := l.a.run(move{Line: l.m.open(l.m.ticket("pause"))},
-		move{Conn: 1, Line: request(qmp.CmdOpen, qmp.OpenArgs{VM: l.m.id(), Ticket: second, Wait: 1})},
-		move{Conn: 1, Line: l.m.open(second)}, move{Conn: 1, Do: doClose}, move{Do: doClose})
+		move{Conn: 1, Line: impatient}, move{Conn: 1, Line: impatient}, move{Conn: 1, Do: doClose}, move{Do: doClose})
 	if err != nil {
 		return err
 	}
