@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/uvbond/uvbond/automaton"
 )
@@ -101,6 +102,17 @@ func (p *Policy) Rule(name string) *Rule {
 		}
 	}
 	return nil
+}
+
+// Deadline returns how long a session under an automaton may last, or 0 when the
+// text does not say.
+func (p *Policy) Deadline(name string) time.Duration {
+	for _, it := range p.items {
+		if it.name == name {
+			return it.machine.Deadline()
+		}
+	}
+	return 0
 }
 
 // Including finds the first automaton that lets through all that m does, and

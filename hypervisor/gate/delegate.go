@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/uvbond/uvbond/automaton"
 	"github.com/uvbond/uvbond/bond"
@@ -15,10 +16,11 @@ import (
 // delegate is by what right a session runs whose ticket is not the owner's own.
 type delegate struct {
 	by      *bond.Delegated
-	allowed string       // the delegation's automaton that includes the ticket's
-	rule    *policy.Rule // of that automaton; nil: none
-	alters  bool         // the ticket's automaton holds what changes the VM
-	counted bool         // its use began
+	allowed string        // the delegation's automaton that includes the ticket's
+	rule    *policy.Rule  // of that automaton; nil: none
+	alters  bool          // the ticket's automaton holds what changes the VM
+	counted bool          // its use began
+	most    time.Duration // how long the session may last
 }
 
 func (d *delegate) name() string { return bond.CleanText(d.by.Delegation.Name, bond.MaxDelegateName) }
@@ -76,6 +78,11 @@ func (s *session) admitDelegate(t *ticket) (*automaton.Machine, *qmp.Error) {
 		return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: "UVBond: the delegation does not include the ticket's automaton: " + err.Error()}
 	}
 	s.delegate = &delegate{by: t.by, allowed: name, rule: allowed.Rule(name), alters: changes(m)}
+	// Neither longer than the owner's automaton says, nor beyond the delegation's end.
+	s.delegate.most = time.Duration(d.NotAfter-s.gate.host.Now()+1) * time.Second
+	if own := allowed.Deadline(name); own > 0 {
+		s.delegate.most = min(s.delegate.most, own)
+	}
 	if s.delegate.rule != nil {
 		if err := s.delegate.rule.Open(s.gate.host.Now()); err != nil {
 			return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: "UVBond: the delegation: " + err.Error()}

@@ -363,6 +363,38 @@ func TestDelegateRules(t *testing.T) {
 	}
 }
 
+// TestDelegateDeadline: a session of a delegate lasts no longer than the owner's
+// automaton says, and not beyond the end of the delegation.
+func TestDelegateDeadline(t *testing.T) {
+	f := newFixture(t)
+	now := f.host.Now()
+	f.host.setNow(func() int64 { return now })
+	slow := func(k *bond.DelegatedTicket) {
+		k.Automaton = "automaton reset = query-status* system_reset deadline 5min ;"
+	}
+	for name, tc := range map[string]struct {
+		bend func(*bond.Delegation)
+		most int
+	}{
+		"the owner's automaton": {nil, 30},
+		"the delegation's end":  {func(d *bond.Delegation) { d.NotAfter = now + 9 }, 10},
+		"no deadline": {func(d *bond.Delegation) {
+			d.Policy = "automaton reset = query-status* system_reset query-status* on abort query-status* ;"
+		}, 300},
+	} {
+		sealed, _ := f.delegate("", "status reset", tc.bend).ticket("reset", slow)
+		var res qmp.OpenResult
+		c := f.dial()
+		if err := c.Execute(t.Context(), qmp.CmdOpen, qmp.OpenArgs{VM: f.a.id.String(), Ticket: sealed, Wait: 10}, &res); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if res.Deadline > tc.most || res.Deadline < tc.most-5 {
+			t.Errorf("%s: the session may last %d s, want %d", name, res.Deadline, tc.most)
+		}
+		closeSession(t, c)
+	}
+}
+
 // TestDelegateAndInstances: a delegation may outlive an instance, if the owner
 // said so, and acts on the one that runs.
 func TestDelegateAndInstances(t *testing.T) {

@@ -84,7 +84,11 @@ func (s *session) authorise(ctx context.Context, args qmp.OpenArgs) *qmp.Error {
 		return s.refuseTicket(qerr)
 	}
 	s.run = m.Start()
-	s.deadline = time.Now().Add(sessionDeadline(t, m))
+	most := sessionDeadline(t, m)
+	if s.delegate != nil {
+		most = min(most, s.delegate.most)
+	}
+	s.deadline = time.Now().Add(most)
 	err = s.vm.UseTicket(t.Nonce, t.NotAfter, s.entry("open", fmt.Sprintf("session for %s opened", t.Command), nil))
 	if err != nil {
 		s.release()
@@ -205,6 +209,7 @@ func (s *session) redirected(sealed []byte) *qmp.Error {
 		fields["ticket-of"] = h.VM.String()
 		if other := s.gate.host.VM(h.VM); other != nil {
 			if t, err := openTicket(other.Bond(), sealed); err == nil {
+				t.wipe()
 				_, _, err = other.Record(attempt(s.opener.String(), fmt.Sprintf("ticket for %s was presented for VM %s", t.Command, s.vm.ID()),
 					t.named(map[string]string{"class": qmp.ClassRedirected, "presented-for": s.vm.ID().String()})))
 				s.logAudit(err)

@@ -317,6 +317,9 @@ func (s *session) due(verdict string) *bond.Descriptor {
 func (s *session) abandon(why string) {
 	defer s.opener.close()
 	defer s.release()
+	if s.ticket != nil {
+		defer s.ticket.wipe()
+	}
 	s.abort(qmp.ClassExpired, why)
 	verdict := s.verdict()
 	s.undo(verdict)
