@@ -220,6 +220,9 @@ func TestQEMU(t *testing.T) {
 		}
 	}
 	waitFor(t, "QEMU's first connection", connected(p))
+	// Accepted is not yet negotiated, and QEMU gives up when its first attempt fails;
+	// its monitor speaks after that.
+	waitFor(t, "QEMU's monitor", func() bool { return strings.Contains(said.String(), "(qemu)") })
 	if err := p.Kill(); err != nil {
 		t.Fatal(err)
 	}
