@@ -160,7 +160,11 @@ func (l *learner) likeness(a, b *item) int {
 			return 0
 		}
 		l.cells += (len(x.leaves) + len(y.leaves)) / 16
-		sum += 100 + 2*agreement(x.leaves, y.leaves)
+		points := 100 + 2*agreement(x.leaves, y.leaves)
+		if !x.reads() {
+			points *= 8 // what changes something is what sessions are told apart by
+		}
+		sum += points
 	}
 	return sum
 }

@@ -50,9 +50,10 @@ func fold(steps []*step) []*item {
 	for at := 0; at < len(steps); {
 		period, rounds := 1, 1
 		for p := 1; p <= maxPeriod && at+2*p <= len(steps); p++ {
-			n := 1
-			for at+(n+1)*p <= len(steps) && alike(steps[at:at+p], steps[at+n*p:at+(n+1)*p]) {
-				n++
+			n := repeated(steps[at:], p, func(a, b *step) bool { return a.shape == b.shape })
+			if n <= fewChanges {
+				// A few changes with other values are steps of their own.
+				n = repeated(steps[at:], p, func(a, b *step) bool { return a.key == b.key || a.shape == b.shape && a.reads() })
 			}
 			if n > 1 && n*p > period*rounds {
 				period, rounds = p, n
@@ -68,13 +69,18 @@ func fold(steps []*step) []*item {
 	return out
 }
 
-func alike(a, b []*step) bool {
-	for i := range a {
-		if a[i].shape != b[i].shape {
-			return false
+// repeated counts how often the first p steps come in a row.
+func repeated(steps []*step, p int, same func(a, b *step) bool) int {
+	n := 1
+	for at := p; at+p <= len(steps); at += p {
+		for i := range p {
+			if !same(steps[i], steps[at+i]) {
+				return n
+			}
 		}
+		n++
 	}
-	return true
+	return n
 }
 
 // regroup makes an item of every block that is one round of what another

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -355,7 +356,11 @@ func (l *learner) madeUp(kind valueKind, seen []observed) bool {
 	return differ || len(l.sessions) == 1
 }
 
-// usedAgain tells that a step after pos has the string, or one that holds it.
+// numberedName is a name with a number behind some letters, such as libvirt-3-format.
+var numberedName = regexp.MustCompile(`^([A-Za-z][A-Za-z_.-]{3,})[0-9]`)
+
+// usedAgain tells that a step after pos has the string, or one that holds it; or
+// that another step has a name that begins with the same text and a number.
 func (l *learner) usedAgain(s *session, text string, pos int) bool {
 	quoted := quote(text)
 	if s.last[quoted] > pos {
@@ -364,9 +369,15 @@ func (l *learner) usedAgain(s *session, text string, pos int) bool {
 	if l.cells += len(s.last) / 8; l.cells > maxCells {
 		return false
 	}
-	inner := quoted[1 : len(quoted)-1]
+	inner, stem := quoted[1:len(quoted)-1], ""
+	if m := numberedName.FindStringSubmatch(text); m != nil {
+		stem = `"` + m[1]
+	}
 	for other, last := range s.last {
 		if last > pos && strings.Contains(other, inner) {
+			return true
+		}
+		if rest, same := strings.CutPrefix(other, stem); same && stem != "" && last != pos && isDigit(rune(rest[0])) {
 			return true
 		}
 	}

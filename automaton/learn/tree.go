@@ -2,6 +2,7 @@ package learn
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -45,14 +46,15 @@ const (
 // columnPlan is what becomes of a column.
 type columnPlan struct {
 	*column
-	loop  bool
-	min   int
-	why   string
-	float bool          // taken out, and interleaved with the others
-	have  map[int]bool  // sessions that have it
-	lack  map[int]bool  // sessions that do not, and went on long enough
-	count map[int]bool  // how often it came
-	again []*columnPlan // loops of the same hypercall right behind it
+	loop     bool
+	min      int
+	why      string
+	progress bool          // asks how far a job is
+	float    bool          // taken out, and interleaved with the others
+	have     map[int]bool  // sessions that have it
+	lack     map[int]bool  // sessions that do not, and went on long enough
+	count    map[int]bool  // how often it came
+	again    []*columnPlan // loops of the same hypercall right behind it
 }
 
 // shapes makes an expression of sessions: a choice, if they are of several kinds.
@@ -166,6 +168,7 @@ func (p *columnPlan) loops(sessions int, started map[string]bool) {
 	if p.any.period() == 1 {
 		for _, job := range progress[name] {
 			if started[job] {
+				p.progress = true
 				p.loop, p.min, p.why = true, 0, fmt.Sprintf("came %s: asks how far `%s` is, which depends on how long that takes", times(least, most), job)
 				return
 			}
@@ -235,48 +238,63 @@ func (l *learner) ask(plans []*columnPlan) []*columnPlan {
 }
 
 // floating finds what is interleaved with the rest, and where it may begin and
-// has ended: the columns from and to.
+// has ended: the columns from and to. Questions that some sessions lack and that
+// others have in several places float, and so do refreshes.
 func (l *learner) floating(g *alignment, plans []*columnPlan) (from, to int, blocks [][]*step) {
 	from, to = len(plans), 0
-	places := map[string][]int{}
-	for i, p := range plans {
-		if !p.loop && len(p.lack) > 0 && p.any.period() == 1 && len(p.any.rounds) == 1 && p.any.reads() {
-			places[p.any.rounds[0][0].key] = append(places[p.any.rounds[0][0].key], i)
+	places, example := map[string]int{}, map[string]*step{}
+	for _, p := range plans {
+		for _, st := range p.floats() {
+			places[st.key]++
+			example[st.key] = st
 		}
 	}
 	var keys []string
-	for key, at := range places {
-		if len(at) > 1 {
+	for key, n := range places {
+		if n > 1 {
 			keys = append(keys, key)
 		}
 	}
 	sort.Strings(keys)
 	for _, key := range keys {
-		at := places[key]
-		blocks = append(blocks, plans[at[0]].any.rounds[0])
-		from, to = min(from, at[0]), max(to, at[len(at)-1]+1)
-		for _, i := range at {
-			plans[i].float = true
-		}
+		blocks = append(blocks, []*step{example[key]})
+		from, to = 0, len(plans)
 	}
+	for _, p := range plans {
+		steps := p.floats()
+		p.float = len(steps) > 0 && !slices.ContainsFunc(steps, func(st *step) bool { return places[st.key] < 2 })
+	}
+	begins := map[int]bool{}
 	for _, s := range g.sessions {
 		if !s.fresh {
 			continue
 		}
-		if len(l.refresh) > 0 && (len(blocks) == 0 || blocks[len(blocks)-1][0] != l.refresh[0]) {
-			blocks = append(blocks, l.refresh)
-		}
-		to = len(plans)
+		begin := len(plans)
 		for i, p := range plans {
-			if it := p.items[s.index]; it != nil && it.first+len(it.rounds)*it.period() <= s.first {
-				continue
-			} else if it != nil {
-				from = min(from, i)
+			if it := p.items[s.index]; it != nil && it.first+len(it.rounds)*it.period() > s.first {
+				begin = i
 				break
 			}
 		}
+		begins[begin] = true
+		from, to = min(from, begin), len(plans)
+	}
+	if len(begins) > 0 {
+		blocks = append(blocks, l.refresh)
+	}
+	if len(begins) > 1 { // no step brings them about
+		from = 0
 	}
 	return min(from, to), to, blocks
+}
+
+// floats returns the questions of a column that may float: those that some
+// sessions lack.
+func (p *columnPlan) floats() []*step {
+	if len(p.lack) == 0 || p.progress || !p.any.reads() {
+		return nil
+	}
+	return p.any.rounds[0]
 }
 
 // sequence makes an expression of columns: options of what some sessions lack,
