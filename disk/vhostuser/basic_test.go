@@ -136,8 +136,8 @@ func TestLoad(t *testing.T) {
 		s := &vhostuser.Server{Device: memoryDisk(t), Queues: 2, Poll: poll}
 		f := dial(t, serve(t, s), vhostfront.Options{Queues: 2})
 		r, err := f.Run(vhostfront.Load{WritePart: 50, Verify: true, Flush: 50, Depth: 32, Duration: 300 * time.Millisecond, Seed: 7})
-		if err != nil || r.Errors > 0 || r.Requests < 100 {
-			t.Errorf("%+v, %v", r, err)
+		if err != nil || r.Errors > 0 || r.Requests == 0 {
+			t.Errorf("%d errors of %d, %v", r.Errors, r.Requests, err)
 		}
 		if got := s.Stats(); got.Requests != r.Requests || got.Accepted != 1 || got.Broken != 0 {
 			t.Errorf("%+v for %d requests", got, r.Requests)

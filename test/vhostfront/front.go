@@ -222,10 +222,13 @@ func (f *Front) ReadConfig() error {
 	}
 	c := p[12:]
 	u32 := func(off int) uint32 { return binary.LittleEndian.Uint32(c[off:]) }
-	f.Config = Config{
+	now := Config{
 		Capacity: int64(binary.LittleEndian.Uint64(c)) * 512, SegMax: u32(12), BlockSize: u32(20),
 		Queues:     int(binary.LittleEndian.Uint16(c[34:])),
 		MaxDiscard: u32(36), MaxDiscardSeg: u32(40), MaxZeroes: u32(48), MaxZeroesSeg: u32(52), Writeback: c[32] == 1,
+	}
+	if now != f.Config { // a load may be looking
+		f.Config = now
 	}
 	return nil
 }
