@@ -40,28 +40,8 @@ func (m *Machine) Grow(ctx context.Context, g gate.Grow) (*qmp.GrowResult, error
 		}
 		return &qmp.GrowResult{Old: old, New: g.Size, Guest: qmp.GuestNextStart}, m.recordGrowth(g, old)
 	}
-	// No keeper is started with the old length meanwhile.
-	inst.keepers.Lock()
-	defer inst.keepers.Unlock()
-	if f := inst.currentFiles()[d.Name]; f != nil {
-		g.File = f // what the VM runs on, whatever came with the message
-	}
-	if x, ok := inst.exports[d.Name]; ok {
-		err = m.checkExport(ctx, d, x)
-	} else {
-		err = checkGrown(d, g)
-	}
+	k, err := inst.grow(ctx, d, old, g)
 	if err != nil {
-		return nil, err
-	}
-	k := inst.currentKeeper()
-	if k != nil {
-		if err := k.Grow(ctx, d.Name, g.Size); err != nil {
-			m.log.Error("keeper did not grow the disk", "disk", d.Name, "err", err)
-			return nil, &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: the keeper did not grow the disk; the hypervisor's log has the reason"}
-		}
-	}
-	if err := m.recordGrowth(g, old); err != nil {
 		return nil, err
 	}
 	res := &qmp.GrowResult{Old: old, New: g.Size, Guest: qmp.GuestTold}
@@ -72,6 +52,25 @@ func (m *Machine) Grow(ctx context.Context, g gate.Grow) (*qmp.GrowResult, error
 		res.Guest = qmp.GuestNextStart
 	}
 	return res, nil
+}
+
+// grow does it up to the store, and returns the keeper, if there is one. No keeper is
+// started with the old length meanwhile; but one may be afterwards, as QEMU waits for
+// a keeper when it is told.
+func (i *instance) grow(ctx context.Context, d *bond.Disk, old uint64, g gate.Grow) (*keeper.Process, error) {
+	i.keepers.Lock()
+	defer i.keepers.Unlock()
+	if err := i.checkGrown(ctx, d, g); err != nil {
+		return nil, err
+	}
+	k := i.currentKeeper()
+	if k != nil {
+		if err := k.Grow(ctx, d.Name, g.Size); err != nil {
+			i.machine.log.Error("keeper did not grow the disk", "disk", d.Name, "err", err)
+			return nil, &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: the keeper did not grow the disk; the hypervisor's log has the reason"}
+		}
+	}
+	return k, i.machine.recordGrowth(g, old)
 }
 
 // grown finds the disk in spec and gives it the new length.

@@ -153,9 +153,12 @@ func (m *Manager) QueryDisks(ctx context.Context, id bond.VMID) (*qmp.QueryDisks
 		}
 	}
 	for _, name := range inst.machine.disks {
-		d := qmp.DiskState{Name: name, Limits: inst.limitsOf(name)}
+		d := qmp.DiskState{Name: name, FrontEnd: keeper.FrontEndNBD, Limits: inst.limitsOf(name)}
+		if inst.byVhostUser(name) {
+			d.FrontEnd = keeper.FrontEndVhostUser // the keeper's word could be anything
+		}
 		if s := stats[name]; s != nil {
-			d.FrontEnd, d.Size, d.Stats = s.FrontEnd, s.Size, publicStats(s)
+			d.Size, d.Stats = s.Size, publicStats(s)
 		}
 		res.Disks = append(res.Disks, d)
 	}

@@ -130,27 +130,32 @@ func (w *world) killKeeper() {
 // up for some seconds after there was work; what polls never gets there.
 func (w *world) idle(pid int) {
 	w.Helper()
-	count := func() (n int) {
+	count := func() map[string]int {
+		n := map[string]int{}
 		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 		for _, task := range tasks {
 			b, _ := os.ReadFile(task)
-			if m := regexp.MustCompile(`(?m)^voluntary_ctxt_switches:\s+(\d+)`).FindSubmatch(b); m != nil {
-				v, _ := strconv.Atoi(string(m[1]))
-				n += v
+			if m := regexp.MustCompile(`(?ms)^Name:\s+([^\n]*).*^voluntary_ctxt_switches:\s+(\d+)`).FindSubmatch(b); m != nil {
+				n[filepath.Base(filepath.Dir(task))+" "+string(m[1])], _ = strconv.Atoi(string(m[2]))
 			}
 		}
 		return n
 	}
-	var seen []int
+	var seen []string
 	for range 30 {
 		before := count()
 		time.Sleep(2 * time.Second)
-		n := count() - before
-		if n == 0 && before > 0 {
-			w.Logf("wake-ups of the keeper in 2 s each: %v, then none", seen)
+		woken := ""
+		for thread, n := range count() {
+			if n != before[thread] {
+				woken += fmt.Sprintf("%s: %d; ", thread, n-before[thread])
+			}
+		}
+		if woken == "" && len(before) > 0 {
+			w.Logf("threads of the keeper that woke up, in 2 s each: %q, then none", seen)
 			return
 		}
-		seen = append(seen, n)
+		seen = append(seen, woken)
 	}
-	w.Errorf("wake-ups of the keeper in 2 s each: %v", seen)
+	w.Errorf("threads of the keeper that woke up, in 2 s each: %q", seen)
 }
