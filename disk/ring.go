@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"time"
@@ -14,6 +15,9 @@ import (
 // it.
 var ringWorks = sync.OnceValue(func() bool { return uring.Probe() == nil })
 
+// waitingWorkers is how many flushes and trims of a Queue are under way at a time.
+const waitingWorkers = 2
+
 // mostRing is how many Transfers of a Queue are under way at a time in a ring.
 const mostRing = 256
 
@@ -26,11 +30,14 @@ const (
 	ringTime  = time.Second
 )
 
-// ring carries Transfers out with io_uring.
+// ring carries Transfers out with io_uring. Flushes and trims always wait, so they
+// are left to goroutines: the kernel would use threads of its own for them, which
+// wake up every five seconds as long as this program runs.
 type ring struct {
 	backend *fileBackend
 	ring    *uring.Ring
 	ready   []*Transfer // done in place
+	waiting *workers    // for what always waits
 	slow    time.Time   // until when writes are slow
 	file    *os.File
 	fd      int
@@ -56,7 +63,7 @@ func openRing(b *fileBackend, depth, event int, buffers []byte) (*ring, error) {
 		// locked memory, of which there may be too little: then it is done without.
 		_ = r.RegisterBuffers(buffers)
 	}
-	q := &ring{backend: b, ring: r, file: b.f, slots: make([]*Transfer, depth), free: make([]uint32, depth)}
+	q := &ring{backend: b, ring: r, waiting: newWorkers(b, waitingWorkers, event), file: b.f, slots: make([]*Transfer, depth), free: make([]uint32, depth)}
 	for i := range q.free {
 		q.free[i] = uint32(i)
 	}
@@ -75,11 +82,9 @@ func (q *ring) Submit(ts []*Transfer) {
 		if t.Op == Write && !q.backend.direct && q.writeInPlace(t) {
 			continue
 		}
-		if t.Op == Flush {
-			if t.Err = q.backend.flushable(); t.Err != nil {
-				q.ready = append(q.ready, t)
-				continue
-			}
+		if t.Op == Flush || t.Op == Trim {
+			q.waiting.Submit([]*Transfer{t})
+			continue
 		}
 		q.backlog = append(q.backlog, t)
 	}
@@ -124,10 +129,6 @@ func (q *ring) prepare(t *Transfer) {
 		q.ring.Read(q.fd, t.Buf, t.Off, uint64(slot))
 	case Write:
 		q.ring.Write(q.fd, t.Buf, t.Off, uint64(slot))
-	case Flush:
-		q.ring.Datasync(q.fd, uint64(slot))
-	case Trim:
-		q.ring.Fallocate(q.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, t.Off, t.Len, uint64(slot))
 	}
 }
 
@@ -136,6 +137,7 @@ func (q *ring) Finished(dst []*Transfer) []*Transfer {
 	dst = append(dst, q.ready...)
 	clear(q.ready)
 	q.ready = q.ready[:0]
+	dst = q.waiting.Finished(dst)
 	dst = q.reap(dst)
 	if len(dst) == before && len(q.free) < len(q.slots) {
 		// The owner goes to sleep when there is nothing.
@@ -156,14 +158,8 @@ func (q *ring) reap(dst []*Transfer) []*Transfer {
 			return
 		}
 		t.N, t.Err = n, nil
-		if t.Op == Flush || t.Op == Trim {
-			t.N = 0
-		}
 		if err != nil {
 			t.Err = &os.PathError{Op: t.Op.String(), Path: q.file.Name(), Err: err}
-		}
-		if t.Op == Flush {
-			t.Err = q.backend.flushed(t.Err)
 		}
 		dst = append(dst, t)
 	})
@@ -178,5 +174,5 @@ func (q *ring) Close() error {
 		}
 		q.reap(nil)
 	}
-	return q.ring.Close()
+	return errors.Join(q.waiting.Close(), q.ring.Close())
 }

@@ -12,14 +12,10 @@ import (
 
 // Numbers of the kernel's interface: include/uapi/linux/io_uring.h.
 const (
-	opFsync      = 3
 	opReadFixed  = 4
 	opWriteFixed = 5
-	opFallocate  = 17
 	opRead       = 22
 	opWrite      = 23
-
-	fsyncDatasync = 1 << 0
 
 	setupClamp = 1 << 4
 
@@ -239,17 +235,6 @@ func (r *Ring) transfer(opcode, fixed uint8, fd int, b []byte, off int64, userDa
 func (r *Ring) holds(b []byte) bool {
 	start, p := uintptr(unsafe.Pointer(unsafe.SliceData(r.fixed))), uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 	return len(r.fixed) > 0 && p >= start && p-start <= uintptr(len(r.fixed)) && uintptr(len(b)) <= uintptr(len(r.fixed))-(p-start)
-}
-
-// Datasync prepares fdatasync.
-func (r *Ring) Datasync(fd int, userData uint64) {
-	r.next(opFsync, fd, userData).opFlags = fsyncDatasync
-}
-
-// Fallocate prepares fallocate.
-func (r *Ring) Fallocate(fd int, mode uint32, off, n int64, userData uint64) {
-	e := r.next(opFallocate, fd, userData)
-	e.off, e.addr, e.length = uint64(off), uint64(n), mode
 }
 
 // Submit hands everything that was prepared to the kernel. It waits as long as the
