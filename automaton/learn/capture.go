@@ -124,10 +124,14 @@ func (l *learner) taken(name string) bool {
 	return false
 }
 
+// maxSources is how many scalars are compared with later ones. A text has few
+// captures, so that more would be of no use.
+const maxSources = 256
+
 // remember makes a source of a scalar that differs between sessions.
 func (l *learner) remember(s *slot, at string, seen []observed, p *pattern) {
 	values, ok := one(seen)
-	if !ok || !s.binds || strings.Contains(at, "[]") {
+	if !ok || !s.binds || strings.Contains(at, "[]") || len(l.sources) == maxSources {
 		return
 	}
 	for _, text := range values {

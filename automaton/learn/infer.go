@@ -366,7 +366,7 @@ func (l *learner) usedAgain(s *session, text string, pos int) bool {
 	if s.last[quoted] > pos {
 		return true
 	}
-	if l.cells += len(s.last) / 8; l.cells > maxCells {
+	if l.cells += len(s.last); l.cells > maxCells {
 		return false
 	}
 	inner, stem := quoted[1:len(quoted)-1], ""

@@ -70,6 +70,7 @@ type Learned struct {
 	File    *automaton.File
 	Machine *automaton.Machine
 	Notes   []Note
+	cells   int // pairs of steps that were compared
 }
 
 // Learn infers the automaton called name.
@@ -170,7 +171,7 @@ func (l *learner) someIdle() bool {
 func (l *learner) compile(body, abort *expr) (*Learned, error) {
 	slices.SortStableFunc(l.notes, func(a, b Note) int { return a.number - b.number })
 	text := l.print(body, abort)
-	out := &Learned{Notes: l.notes}
+	out := &Learned{Notes: l.notes, cells: l.cells}
 	var err error
 	if out.Text, err = automaton.Format(l.name, []byte(text)); err != nil {
 		return nil, fmt.Errorf("what was learned is no automaton that can be held to: %w", err)

@@ -55,6 +55,7 @@ func prepare(in Session) (*session, error) {
 		return nil, errors.New("there is no recording")
 	}
 	s := &session{name: in.Name, from: in, seconds: in.Recording.Seconds, idle: len(in.Recording.Calls) == 0, last: map[string]int{}}
+	var order strings.Builder
 	for i, c := range in.Recording.Calls {
 		if len(c.Command) > automaton.MaxName || !commandName.MatchString(c.Command) || slices.Contains(reserved, c.Command) {
 			return nil, fmt.Errorf("hypercall %d: %.80q is no name of a command", i+1, c.Command)
@@ -68,7 +69,7 @@ func prepare(in Session) (*session, error) {
 				s.last[f.value] = i
 			}
 		}
-		s.order += st.key + "\n"
+		order.WriteString(st.key + "\n")
 		switch {
 		case s.cut:
 			s.after = append(s.after, st)
@@ -77,6 +78,7 @@ func prepare(in Session) (*session, error) {
 			s.cut = c.Failed
 		}
 	}
+	s.order = order.String()
 	for _, e := range in.Recording.Events {
 		if e.Name == refreshEvent && e.At <= len(s.steps) {
 			s.events = append(s.events, e.At)
