@@ -7,7 +7,7 @@
 //
 //	sessions (session.go: cut at failures, refreshes after events taken out)
 //	  -> items (fold.go: repetitions) -> columns (align.go: what corresponds to what)
-//	  -> expressions (tree.go: loops, options, choices, what floats)
+//	  -> expressions (plan.go: loops, what floats; tree.go: options, choices)
 //	  -> predicates (infer.go, strings.go, capture.go) -> text (print.go)
 //
 // and the text is parsed and compiled by package automaton, so that what is
