@@ -15,29 +15,27 @@ import (
 // it.
 var ringWorks = sync.OnceValue(func() bool { return uring.Probe() == nil })
 
-// waitingWorkers is how many flushes and trims of a Queue are under way at a time.
-const waitingWorkers = 2
-
 // mostRing is how many Transfers of a Queue are under way at a time in a ring.
 const mostRing = 256
 
 // File systems take a write that goes to memory first at once, but let a thread of
 // the kernel do it if it comes by a ring, which costs four times as much. So such
 // writes are done in place, as long as none was slow: when one took slowWrite, for
-// it had to wait for storage, the ring gets them for ringTime.
+// it had to wait for storage, goroutines get them for slowTime.
 const (
 	slowWrite = time.Millisecond
-	ringTime  = time.Second
+	slowTime  = time.Second
 )
 
-// ring carries Transfers out with io_uring. Flushes and trims always wait, so they
-// are left to goroutines: the kernel would use threads of its own for them, which
-// wake up every five seconds as long as this program runs.
+// ring carries out with io_uring what the kernel can do without waiting. The rest is
+// left to goroutines: flushes, trims, and writes to memory that are slow. The
+// kernel would use threads of its own for them, one at least for each thread that
+// submits, which wake up every five seconds as long as this program runs.
 type ring struct {
 	backend *fileBackend
 	ring    *uring.Ring
 	ready   []*Transfer // done in place
-	waiting *workers    // for what always waits
+	waiting *workers    // for what waits
 	slow    time.Time   // until when writes are slow
 	file    *os.File
 	fd      int
@@ -63,7 +61,7 @@ func openRing(b *fileBackend, depth, event int, buffers []byte) (*ring, error) {
 		// locked memory, of which there may be too little: then it is done without.
 		_ = r.RegisterBuffers(buffers)
 	}
-	q := &ring{backend: b, ring: r, waiting: newWorkers(b, waitingWorkers, event), file: b.f, slots: make([]*Transfer, depth), free: make([]uint32, depth)}
+	q := &ring{backend: b, ring: r, waiting: newWorkers(b, depth, event), file: b.f, slots: make([]*Transfer, depth), free: make([]uint32, depth)}
 	for i := range q.free {
 		q.free[i] = uint32(i)
 	}
@@ -79,14 +77,13 @@ func openRing(b *fileBackend, depth, event int, buffers []byte) (*ring, error) {
 func (q *ring) Submit(ts []*Transfer) {
 	q.ring.Notify(false)
 	for _, t := range ts {
-		if t.Op == Write && !q.backend.direct && q.writeInPlace(t) {
-			continue
-		}
-		if t.Op == Flush || t.Op == Trim {
+		switch {
+		case t.Op == Write && !q.backend.direct && q.writeInPlace(t):
+		case t.Op == Read || t.Op == Write && q.backend.direct:
+			q.backlog = append(q.backlog, t)
+		default:
 			q.waiting.Submit([]*Transfer{t})
-			continue
 		}
-		q.backlog = append(q.backlog, t)
 	}
 	q.push()
 }
@@ -99,7 +96,7 @@ func (q *ring) writeInPlace(t *Transfer) bool {
 	t.run(q.backend)
 	q.ready = append(q.ready, t)
 	if now := time.Now(); now.Sub(began) > slowWrite {
-		q.slow = now.Add(ringTime)
+		q.slow = now.Add(slowTime)
 	}
 	return true
 }
