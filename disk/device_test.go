@@ -182,11 +182,18 @@ func TestWriteZeroesIsEnciphered(t *testing.T) {
 }
 
 func TestTruncatedUnderway(t *testing.T) {
+	for name, flag := range map[string]int{"cached": 0, "direct": unix.O_DIRECT} {
+		t.Run(name, func(t *testing.T) { truncatedUnderway(t, flag) })
+	}
+}
+
+// truncatedUnderway ends the file within a sector, and within a block of direct I/O.
+func truncatedUnderway(t *testing.T, flag int) {
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, make([]byte, testOffset+16384), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|flag, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
