@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Adopt finds a running QEMU again and connects to its monitor. The error is ErrGone
@@ -28,7 +31,7 @@ func Adopt(ctx context.Context, cfg Config, rec Record) (*Instance, error) {
 		_, err = i.Status(ctx)
 	}
 	if err != nil {
-		if errors.Is(err, errEnded) {
+		if errors.Is(err, errEnded) || i.isDying(err) {
 			<-i.Done()
 			err = ErrGone
 		}
@@ -36,6 +39,23 @@ func Adopt(ctx context.Context, cfg Config, rec Record) (*Instance, error) {
 		return nil, fmt.Errorf("adopt vm %s: %w", rec.ID, err)
 	}
 	return i, nil
+}
+
+// dyingTime is how long a process that was killed may take to give its memory back.
+const dyingTime = 5 * time.Second
+
+// isDying reports whether the process that refused a connection to its monitor has
+// ended, or does in a moment: its sockets are closed before it can be waited for.
+func (i *Instance) isDying(err error) bool {
+	if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ECONNRESET) {
+		return false
+	}
+	select {
+	case <-i.Done():
+		return true
+	case <-time.After(dyingTime):
+		return false
+	}
 }
 
 // Terminate kills the process of a record, if it still is that process, waits until it
