@@ -65,8 +65,12 @@ func (s *sender) verify(c *qmp.Cred) error {
 // alive tells whether the process itself, not another one of its number, lives.
 func (s *sender) alive() bool {
 	p := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 0
+	for {
+		n, err := unix.Poll(p, 0)
+		if err != unix.EINTR { // a signal of Go's scheduler says nothing of the process
+			return err == nil && n == 0
+		}
+	}
 }
 
 func (s *sender) close() { unix.Close(s.pidfd) }
