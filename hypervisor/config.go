@@ -17,6 +17,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
@@ -49,6 +50,8 @@ type Config struct {
 	LogFormat string `toml:"log_format"`
 	// Disks says how disks are served.
 	Disks DisksConfig `toml:"disks"`
+	// Clock tells the time, nil: time.Now. No file sets it; the attack suite does.
+	Clock func() time.Time `toml:"-"`
 	// Storage names the NBD servers on which ciphertext may be.
 	Storage map[string]storage.Config `toml:"storage"`
 }

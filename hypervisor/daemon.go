@@ -45,7 +45,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := os.MkdirAll(filepath.Dir(c.StateDir), 0o755); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
-	store, err := state.Open(c.StateDir, state.Options{})
+	store, err := state.Open(c.StateDir, state.Options{Clock: c.Clock})
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 			BinaryPath: c.QEMU, RunDir: filepath.Join(c.RunDir, "vm"), Accel: c.Accel, Self: self,
 			UIDBase: c.UIDBase, FirmwareDir: c.FirmwareDir, Logger: log,
 		},
-		RunDir: c.RunDir, Version: Version, MaxVMs: c.MaxVMs, Limits: c.Disks.Limits.limits(), Virtio: c.Disks.Virtio, DirectIO: c.Disks.DirectIO, Storages: storages, Log: log,
+		RunDir: c.RunDir, Version: Version, MaxVMs: c.MaxVMs, Limits: c.Disks.Limits.limits(), Virtio: c.Disks.Virtio, DirectIO: c.Disks.DirectIO, Storages: storages, Clock: c.Clock, Log: log,
 	}, store)
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ type Config struct {
 	Virtio   string         // how virtio disks are served: one of the Virtio… words; empty: VirtioAuto
 	// Storages are where ciphertext may be beside files, by name.
 	Storages map[string]*storage.Storage
+	Clock    func() time.Time // nil: time.Now
 	Log      *slog.Logger
 }
 
@@ -66,6 +67,9 @@ var _ gate.Host = (*Manager)(nil)
 // daemon was restarted.
 func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) {
 	m := &Manager{cfg: cfg, store: store, log: cfg.Log, machines: map[bond.VMID]*Machine{}, slots: map[int]bool{}}
+	if m.cfg.Clock == nil {
+		m.cfg.Clock = time.Now
+	}
 	m.accel = cfg.VM.Accel
 	if m.accel == "" || m.accel == vm.AccelAuto {
 		var why string
@@ -174,7 +178,7 @@ func (m *Manager) VM(id bond.VMID) gate.VM {
 }
 
 // Now implements gate.Host.
-func (m *Manager) Now() int64 { return m.store.Now(time.Now()).Unix() }
+func (m *Manager) Now() int64 { return m.store.Now(m.cfg.Clock()).Unix() }
 
 // QueryHost implements gate.Host.
 func (m *Manager) QueryHost() qmp.QueryHostResult {
