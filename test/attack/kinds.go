@@ -13,5 +13,9 @@ var kinds = []*kind{
 	{name: "registrations", what: "one blob from many processes at once, changed, odd, again, after deletion", run: tryRegistrations},
 	{name: "slow", what: "half-open connections, silent sessions, lines that do not end, are cut or no requests, strangers", run: trySlow},
 	{name: "floods", what: "refusals, connections, hypercalls, unread answers by the thousand", run: tryFloods},
+	{name: "reach", what: "every file, socket and process of the hypervisor domain, past the gate", run: tryReach},
+	{name: "tenants", what: "the operator between a tenant's client and the server: every row of the bond's attacks", run: tryTenants},
+	{name: "state", what: "the hypervisor's state edited, cut, swapped, restored from an old copy while the daemon is down", run: tryState},
+	{name: "clock", what: "the host's clock set back after tickets, delegations and limits are over, also while the daemon is down", world: worldOptions{clock: true}, run: tryClock},
 	{name: "schema", what: "every command of QEMU's schema and of the gate, on a real QEMU, with and without a ticket", world: worldOptions{real: true}, run: trySchema},
 }

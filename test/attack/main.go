@@ -61,6 +61,8 @@ func role(args []string) (code int, ok bool) {
 	switch {
 	case isStub(args[0]):
 		return machinetest.StubMain(), true
+	case filepath.Base(args[0]) == daemonName:
+		return daemonMain(), true
 	case len(args) < 3:
 		return 0, false
 	}
@@ -84,6 +86,8 @@ func role(args []string) (code int, ok bool) {
 		err = onceMain(args[2])
 	case roleReuse:
 		err = reuseMain(args[2])
+	case roleReach:
+		err = reachMain(args[2])
 	default:
 		return 0, false
 	}

@@ -45,6 +45,8 @@ type session struct {
 	running  bool
 	launched bool
 	deleted  bool
+	leaving  bool     // the guest switches itself off; when it is gone nobody knows
+	chance   bool     // so the answer to a hypercall is left to chance
 	changed  bool     // something that changes the VM was executed
 	verdicts []string // of the calls, as the receipt must have them
 	refusals int
@@ -121,6 +123,7 @@ func (s *session) abort() {
 // execute says what an accepted hypercall does, and how it fails.
 func (s *session) execute(c call, f floor) string {
 	if f.instance && !s.live {
+		s.chance = s.chance || s.leaving
 		return qmp.ClassNotRunning
 	}
 	switch c.Command {
@@ -129,7 +132,7 @@ func (s *session) execute(c call, f floor) string {
 	case qmp.CmdCont, qmp.CmdSystemReset:
 		s.running = s.running || c.Command == qmp.CmdCont
 	case qmp.CmdQuit, qmp.CmdSystemPowerdown: // the stub's guest obeys at once
-		s.live, s.running = false, false
+		s.live, s.running, s.leaving = false, false, c.Command == qmp.CmdSystemPowerdown
 	case qmp.CmdLaunch:
 		if s.live {
 			return qmp.ClassRunning

@@ -87,7 +87,7 @@ func (m *machine) permit(command string) *bond.Ticket {
 	if err != nil {
 		panic(err) // a name in this program
 	}
-	now := time.Now().Unix()
+	now := time.Now().Unix() + m.w.skew.Load()
 	t := &bond.Ticket{Nonce: bond.NewNonce(), Command: command, Automaton: text, NotBefore: now - 60, NotAfter: now + 600, DeadlineSeconds: 60}
 	if m.live {
 		t.Descriptor = m.descriptor

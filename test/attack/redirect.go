@@ -128,7 +128,7 @@ func (m *machine) delegate(name string, commands ...string) (*granted, error) {
 }
 
 func (m *machine) delegateTo(key *bond.DelegateKey, name string, change func(*bond.Delegation)) (*granted, error) {
-	now := time.Now().Unix()
+	now := time.Now().Unix() + m.w.skew.Load()
 	g := &granted{m: m, key: key, terms: bond.NewDelegation(key.Public(), name)}
 	g.terms.IssuedAt, g.terms.NotBefore, g.terms.NotAfter = now, now-60, now+3600
 	change(g.terms)

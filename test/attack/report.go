@@ -132,7 +132,15 @@ func (r *report) play(ctx context.Context, s *settings, chosen []*kind) (err err
 		if w == nil {
 			return
 		}
-		if cerr := w.close(); err == nil {
+		var amiss func(string)
+		if err == nil && len(r.Results) > 0 {
+			amiss = func(why string) {
+				x := r.Results[len(r.Results)-1]
+				x.Wrong++
+				x.Findings = append(x.Findings, "the host's log: "+why)
+			}
+		}
+		if cerr := w.close(amiss); err == nil {
 			err = cerr
 		}
 		w = nil

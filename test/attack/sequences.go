@@ -155,6 +155,9 @@ func (l *lane) try(s sequence) error {
 		}
 		want = append(want, model.class(c))
 	}
+	if model.chance {
+		return nil // it is not tried: nobody can say what must come of it
+	}
 	script = append(script, move{Line: request(qmp.CmdClose, nil)}, move{Do: doClose})
 	out, err := l.a.run(script...)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/uvbond/uvbond/bond"
@@ -29,6 +30,7 @@ type world struct {
 
 	bystander *machine // of another tenant; nobody may disturb it
 	attackers []*process
+	skew      atomic.Int64 // seconds that the daemon's clock is ahead
 
 	mu       sync.Mutex
 	hostLog  int // refusals that belong to no bond, so far
@@ -39,6 +41,7 @@ type world struct {
 type worldOptions struct {
 	bin    string // folder with the three programs
 	real   bool   // a real QEMU in the place of the stub that runs no guest
+	clock  bool   // a daemon whose clock can be set, see clock.go
 	config string // further lines for the daemon's configuration
 }
 
@@ -49,6 +52,14 @@ func newWorld(ctx context.Context, o worldOptions, seed int64) (*world, error) {
 		return nil, err
 	}
 	w := &world{ctx: ctx, seed: seed}
+	if o.clock {
+		dir, err := w.clockPrograms(o.bin, own)
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		o.bin = dir
+	}
 	options := lab.Options{Bin: o.bin, Operator: []string{own, roleOperator}, Config: "accel = \"tcg\"\n" + o.config}
 	if !o.real {
 		dir, err := os.MkdirTemp("", "uvstub-")
@@ -66,10 +77,25 @@ func newWorld(ctx context.Context, o worldOptions, seed int64) (*world, error) {
 	}
 	if err := w.begin(); err != nil {
 		err = fmt.Errorf("%w\nthe hypervisor's log ends with:\n%s", err, w.lab.Log("hypervisor"))
-		w.close()
+		_ = w.close(nil)
 		return nil, err
 	}
 	return w, nil
+}
+
+// clockPrograms returns a folder of programs in which this one is the daemon.
+func (w *world) clockPrograms(bin, own string) (string, error) {
+	dir, err := os.MkdirTemp("", "uvclock-")
+	if err != nil {
+		return "", err
+	}
+	for name, from := range map[string]string{"uvbond": filepath.Join(bin, "uvbond"), "uvbond-server": filepath.Join(bin, "uvbond-server"), daemonName: own} {
+		if err := copyProgram(from, filepath.Join(dir, name)); err != nil {
+			os.RemoveAll(dir)
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
 func (w *world) begin() error {
@@ -133,8 +159,11 @@ func (w *world) refusedOutside(n int) {
 	w.hostLog += n
 }
 
-// close ends everything, and says whether the daemon was alive until then.
-func (w *world) close() error {
+// terminate is how a daemon is told to end.
+const terminate = syscall.SIGTERM
+
+// close ends everything. amiss is told of what is wrong with the host's log.
+func (w *world) close(amiss func(string)) error {
 	for _, a := range w.attackers {
 		a.close()
 	}
@@ -152,6 +181,11 @@ func (w *world) close() error {
 		a.close()
 	}
 	w.attackers = nil
+	if amiss != nil {
+		if err := w.settleHost(); err != nil {
+			amiss(err.Error())
+		}
+	}
 	err := w.lab.Close()
 	if err != nil && strings.HasPrefix(err.Error(), "processes were left") {
 		return nil // the VMs that attacks left running
