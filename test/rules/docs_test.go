@@ -103,6 +103,9 @@ func tomlKeys(v reflect.Type, prefix string) (keys []string) {
 	for i := range v.NumField() {
 		f := v.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+		if name == "-" {
+			continue
+		}
 		switch {
 		case !f.IsExported():
 		case f.Type.Kind() == reflect.Struct:
