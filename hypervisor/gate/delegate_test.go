@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -330,8 +331,9 @@ func TestUndelegate(t *testing.T) {
 // TestDelegateRules: what rules say counts for each delegation by itself.
 func TestDelegateRules(t *testing.T) {
 	f := newFixture(t)
-	now := time.Now().Unix()
-	f.host.setNow(func() int64 { return now })
+	var now atomic.Int64 // the gate reads it
+	now.Store(time.Now().Unix())
+	f.host.setNow(now.Load)
 	const rules = "rule pause = limit 1 per 1h pause 5min ;"
 	b, other := f.delegate(rules, "status pause", nil), f.delegate(rules, "status pause", nil)
 	if _, err := b.do("pause", nil, "stop", "query-status"); err != nil {
@@ -353,7 +355,7 @@ func TestDelegateRules(t *testing.T) {
 		}
 	}
 	f.a.mu.Unlock()
-	now += 3600
+	now.Add(3600)
 	if _, err := b.do("pause", nil, "stop"); err != nil {
 		t.Errorf("an hour later: %v", err)
 	}
