@@ -2,6 +2,7 @@ package gate
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,8 +42,9 @@ func (f *fixture) operate(calls ...string) error {
 
 func TestPolicyLimits(t *testing.T) {
 	f := newFixture(t)
-	now := int64(1_800_000_000)
-	f.host.setNow(func() int64 { return now })
+	var now atomic.Int64 // the gate reads it
+	now.Store(1_800_000_000)
+	f.host.setNow(now.Load)
 	f.allow("rule pause, resume = limit 1 per 1h pause 10min ;", "status pause resume reset")
 	if err := f.operate("stop", "query-status"); err != nil {
 		t.Fatal(err)
@@ -59,7 +61,7 @@ func TestPolicyLimits(t *testing.T) {
 	if err := f.operate("system_reset"); err != nil {
 		t.Errorf("reset has no rule: %v", err)
 	}
-	now += 3600
+	now.Add(3600)
 	if err := f.operate("stop"); err != nil {
 		t.Errorf("an hour later: %v", err)
 	}
