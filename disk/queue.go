@@ -19,6 +19,14 @@ const MaxPiece = 128 << 10
 // on Shared data must find room.
 const arenaBytes = 1 << 20
 
+// On storage that never waits, Transfers of more than longInPlace bytes are left to
+// longWorkers goroutines all the same: copying so much takes longer than waking one,
+// and the owner enciphers and speaks with its client meanwhile.
+const (
+	longInPlace = 64 << 10
+	longWorkers = 2
+)
+
 // Queue carries out Requests for one owner, who starts them and collects them when
 // they are completed. Only one goroutine may use it. A Device has any number of
 // Queues; Requests of all of them exclude each other where they must.
@@ -29,11 +37,13 @@ const arenaBytes = 1 << 20
 // Nothing here waits: the owner sleeps, when nothing is to be done, until FD is
 // readable.
 type Queue struct {
-	dev   *Device
-	back  BackendQueue
-	now   func(*Transfer) // carries a Transfer out at once; nil if back waits
-	arena *Arena
-	event int // eventfd
+	dev  *Device
+	back BackendQueue
+	now  func(*Transfer) // carries a Transfer out at once; nil if back waits
+	// longest is the longest Transfer for now, in bytes.
+	longest int
+	arena   *Arena
+	event   int // eventfd
 
 	pending   int         // Requests between Start and Completed
 	out       []*Transfer // for the next Submit
@@ -73,7 +83,8 @@ func (d *Device) NewQueue(depth int) (*Queue, error) {
 		q.back = newWorkers(d.backend, depth, q.event)
 	}
 	if _, ok := q.back.(*inline); ok {
-		q.now = func(t *Transfer) { t.run(d.backend) }
+		q.now, q.longest = func(t *Transfer) { t.run(d.backend) }, longInPlace
+		q.back = newWorkers(d.backend, longWorkers, q.event)
 	}
 	return q, nil
 }
@@ -85,7 +96,7 @@ func (d *Device) newWaitingQueue() (*Queue, error) {
 		return nil, err
 	}
 	q.back = &inline{backend: d.backend}
-	q.now = func(t *Transfer) { t.run(d.backend) }
+	q.now, q.longest = func(t *Transfer) { t.run(d.backend) }, MaxPiece
 	return q, nil
 }
 
@@ -303,7 +314,7 @@ func (q *Queue) pay(l *limiter, r *Request) bool {
 
 // put starts a Transfer.
 func (q *Queue) put(t *Transfer) {
-	if q.now != nil {
+	if q.now != nil && len(t.Buf) <= q.longest {
 		q.now(t)
 		q.finished(t)
 		return

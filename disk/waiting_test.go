@@ -92,7 +92,7 @@ func TestLateSignal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, inPlace := q.back.(*inline); !inPlace {
+		if q.now == nil { // else only workers signal, and never late
 			q.do(&Request{Op: Read, Data: [][]byte{make([]byte, 4096)}})
 			signal(q.event)
 			if done := q.Completed(nil); len(done) != 0 || readable(t, q) {

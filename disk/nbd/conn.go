@@ -95,6 +95,13 @@ func (c *conn) end() {
 func (c *conn) transmit() error {
 	for {
 		c.work()
+		if c.hold() {
+			if got, err := c.receive(false); err != nil {
+				return cmp.Or(c.err, err)
+			} else if got {
+				continue
+			}
+		}
 		free := len(c.free)
 		if err := c.out.send(c.sock, c.release); err != nil {
 			return cmp.Or(c.err, err)
@@ -115,6 +122,14 @@ func (c *conn) transmit() error {
 			return cmp.Or(c.err, err)
 		}
 	}
+}
+
+// hold reports whether replies should wait for those to requests that have arrived
+// meanwhile: sending costs both sides a system call and often a wake-up, for one reply
+// as for many.
+func (c *conn) hold() bool {
+	n, size := c.out.size()
+	return n > 0 && n < mostHeld && size < mostHeldBytes && !c.ended && !c.quit.Load() && c.wants()
 }
 
 // work starts and finishes as much as can be without waiting.

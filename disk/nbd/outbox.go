@@ -13,8 +13,12 @@ type outbox struct {
 	queue []*part
 	first int // of queue
 	sent  int // bytes of the first part
+	data  int // bytes of all parts' data
 	iov   vector
 }
+
+// size returns how many parts are to be sent, and how many bytes of data.
+func (o *outbox) size() (parts, data int) { return len(o.queue) - o.first, o.data }
 
 func (o *outbox) empty() bool { return o.first == len(o.queue) }
 
@@ -23,6 +27,7 @@ func (o *outbox) put(p *part) {
 		o.queue, o.first = o.queue[:0], 0
 	}
 	o.queue = append(o.queue, p)
+	o.data += len(p.data)
 }
 
 // send sends as much as the socket takes, and releases the parts that have left.
@@ -59,6 +64,7 @@ func (o *outbox) left(n int, release func(*part)) {
 			break
 		}
 		n -= size
+		o.data -= len(p.data)
 		o.queue[o.first] = nil
 		o.first++
 		release(p)

@@ -94,14 +94,16 @@ const (
 
 	requestSize = 28 // bytes of a request's header
 
-	maxJobs     = 256      // requests that are not answered; more are not read
-	maxParts    = 256      // pieces of them
-	connBuffers = 1 << 20  // memory for data of one connection
-	chunkSize   = 64 << 10 // requests, and the data of short writes, are received into such pieces
-	mostInChunk = 32 << 10 // longest write whose data stays there
-	maxSend     = 64       // replies sent with one system call
-	sendBuffer  = 1 << 20  // asked of the kernel, which may give less: fewer waits in a long reply
-	zeroStep    = 8 << 20  // a long write-zeroes or trim is done in such steps
+	maxJobs       = 256      // requests that are not answered; more are not read
+	maxParts      = 256      // pieces of them
+	connBuffers   = 1 << 20  // memory for data of one connection
+	chunkSize     = 64 << 10 // requests, and the data of short writes, are received into such pieces
+	mostInChunk   = 32 << 10 // longest write whose data stays there
+	mostHeld      = 16       // replies that wait for others
+	mostHeldBytes = 64 << 10 // their data
+	maxSend       = 64       // replies sent with one system call
+	sendBuffer    = 1 << 20  // asked of the kernel, which may give less: fewer waits in a long reply
+	zeroStep      = 8 << 20  // a long write-zeroes or trim is done in such steps
 
 	// pollTime is how long the next request is looked for before sleeping: about what
 	// waking up costs, and a client needs to send the next one.
