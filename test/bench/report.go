@@ -185,7 +185,7 @@ func write(o *options, reports []*report, took time.Duration) error {
 	b.Write(head)
 	b.WriteString(marker + "\n")
 	fmt.Fprintf(&b, "Measured on %s with `%s`, in %v: %s. Medians of %d rounds, lowest and highest in brackets.\n\n",
-		time.Now().UTC().Format("2 January 2006"), "make bench BENCHFLAGS=\"" + fmt.Sprintf("-rounds %d -seconds %g", o.rounds, o.seconds) + "\"", took.Round(time.Second), machine(), o.rounds)
+		time.Now().UTC().Format("2 January 2006"), "make bench BENCHFLAGS=\""+fmt.Sprintf("-rounds %d -seconds %g", o.rounds, o.seconds)+"\"", took.Round(time.Second), machine(), o.rounds)
 	for _, r := range reports {
 		b.WriteString(r.String() + "\n")
 	}
