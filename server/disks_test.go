@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/uvbond/uvbond/qmp"
@@ -134,9 +135,12 @@ func TestGrow(t *testing.T) {
 	if length() != 4097 {
 		t.Fatalf("a refused growth left %d bytes", length())
 	}
+	var mu sync.Mutex // the gate's goroutine writes, too
 	var got []byte
 	var size int64
 	r.gate.Handle(qmp.CmdGrow, func(c *gatetest.Call) (any, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		info, err := c.Files[0].Stat()
 		if err != nil {
 			return nil, err
@@ -149,9 +153,11 @@ func TestGrow(t *testing.T) {
 			t.Fatal(a.raw)
 		}
 	}
+	mu.Lock()
 	if string(got) != "root 1048576;root 1048576;" || size != 1<<20+1 || length() != 1<<20+1 {
 		t.Errorf("the gate got %q and a file of %d bytes; the image has %d", got, size, length())
 	}
+	mu.Unlock()
 	if a := r.want(r.do(tok, "GET", "/v1/images/"+image, nil), 200, ""); a.body["size"] != float64(1<<20+1) || a.text("state") != "ready" {
 		t.Error(a.raw)
 	}

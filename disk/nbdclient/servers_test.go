@@ -430,7 +430,11 @@ func TestStall(t *testing.T) {
 	c := open(t, config)
 	s.Signal(syscall.SIGSTOP)
 	p := make([]byte, 4096)
-	if _, err := c.ReadAt(p, 0); !errors.Is(err, unix.EIO) {
+	var err error
+	for err == nil { // it takes a moment to stop
+		_, err = c.ReadAt(p, 0)
+	}
+	if !errors.Is(err, unix.EIO) {
 		t.Fatalf("%v", err)
 	}
 	if c.Stats().Stalls == 0 {
