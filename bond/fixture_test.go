@@ -44,6 +44,16 @@ func fixtureRegistration() *Registration {
 	}
 }
 
+// fullRegistration has every field that a registration can do without, too.
+func fullRegistration() *Registration {
+	r := fixtureRegistration()
+	r.Spec.Screen = true
+	r.Spec.ChannelMAC = [6]byte{0x52, 0x54, 0, 9, 9, 9}
+	r.Spec.Seed = &Seed{NewSecret([]byte("#cloud-config\n")), NewSecret([]byte("instance-id: 1\n")), NewSecret(nil), NewSecret([]byte("version: 2\n"))}
+	r.Spec.Disks[0].Base = &Base{SHA256: pattern32(9), Size: 100 << 20, Keyslot: Keyslot{Time: 4, Memory: 1 << 19, CPUs: 4, Salt: pattern(32, 5), Key: NewSecret(pattern(64, 6))}}
+	return r
+}
+
 // fixtureMessages returns one message of every type that is sealed under K.
 func fixtureMessages(transcript [32]byte) []Message {
 	policy := "automaton pause = query-status* stop query-status* ;\n"

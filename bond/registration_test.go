@@ -252,7 +252,12 @@ func TestNegotiation(t *testing.T) {
 }
 
 func TestImportRegistration(t *testing.T) {
-	s, err := fixtureRegistration().Export()
+	t.Run("least", func(t *testing.T) { testImportRegistration(t, fixtureRegistration()) })
+	t.Run("full", func(t *testing.T) { testImportRegistration(t, fullRegistration()) })
+}
+
+func testImportRegistration(t *testing.T, was *Registration) {
+	s, err := was.Export()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,6 +268,13 @@ func TestImportRegistration(t *testing.T) {
 	if again, _ := r.Export(); !again.Equal(s) {
 		t.Error("came out different")
 	}
+	if (r.Spec.Seed == nil) != (was.Spec.Seed == nil) || r.Spec.Seed.Size() != was.Spec.Seed.Size() || r.Spec.Screen != was.Spec.Screen || r.Spec.ChannelMAC != was.Spec.ChannelMAC {
+		t.Errorf("spec came out as %+v", r.Spec)
+	}
+	r.Wipe()
+	if r.Spec.Seed.Size() != 0 || r.Spec.Disks[0].VolumeKey.Len() != 0 {
+		t.Error("not wiped")
+	}
 	if _, err := ImportRegistration(NewSecret(s.Bytes()[:s.Len()-1])); !errors.Is(err, ErrMalformed) {
 		t.Errorf("cut: %v", err)
 	}
@@ -271,10 +283,12 @@ func TestImportRegistration(t *testing.T) {
 // TestRegistrationBuffer shows that the buffer which the secrets are encoded into does
 // not grow, since that would leave copies behind.
 func TestRegistrationBuffer(t *testing.T) {
-	r := fixtureRegistration()
+	r := fullRegistration()
+	base := r.Spec.Disks[0].Base
 	r.Spec.Disks = nil
 	for i := range MaxDisks {
 		d := fixtureDisk("abcdefghijklmnop", i == 0, byte(i))
+		d.Base = base
 		d.Digest.Salt, d.Digest.Value = make([]byte, maxDigestPart), make([]byte, maxDigestPart)
 		d.Digest.Hash = "a-very-long-name-of-a-hash-12345"
 		r.Spec.Disks = append(r.Spec.Disks, d)
@@ -284,7 +298,7 @@ func TestRegistrationBuffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cap(plain) != registrationSlack+len(r.Policy) {
+	if cap(plain) != registrationSlack+len(r.Policy)+r.Spec.Seed.Size() {
 		t.Errorf("buffer grew to %d", cap(plain))
 	}
 }

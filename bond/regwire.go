@@ -25,6 +25,16 @@ type wireSpec struct {
 	Machine     string     `cbor:"machine"`
 	Disks       []wireDisk `cbor:"disks"`
 	NICs        []NIC      `cbor:"nics"`
+	Screen      bool       `cbor:"screen,omitempty"`
+	ChannelMAC  []byte     `cbor:"channel-mac,omitempty"`
+	Seed        *wireSeed  `cbor:"seed,omitempty"`
+}
+
+type wireSeed struct {
+	UserData      []byte `cbor:"user-data"`
+	MetaData      []byte `cbor:"meta-data"`
+	VendorData    []byte `cbor:"vendor-data"`
+	NetworkConfig []byte `cbor:"network-config"`
 }
 
 type wireDisk struct {
@@ -41,6 +51,52 @@ type wireDisk struct {
 	UUID       string     `cbor:"uuid"`
 	Digest     DiskDigest `cbor:"digest"`
 	VolumeKey  []byte     `cbor:"volume-key"`
+	Base       *wireBase  `cbor:"base,omitempty"`
+}
+
+type wireBase struct {
+	SHA256  [32]byte    `cbor:"sha256"`
+	Size    uint64      `cbor:"size"`
+	Keyslot wireKeyslot `cbor:"keyslot"`
+}
+
+type wireKeyslot struct {
+	Time   uint32 `cbor:"time"`
+	Memory uint32 `cbor:"memory"`
+	CPUs   uint32 `cbor:"cpus"`
+	Salt   []byte `cbor:"salt"`
+	Key    []byte `cbor:"key"`
+}
+
+// wire returns views of the secrets, not copies.
+func (s *Seed) wire() *wireSeed {
+	if s == nil {
+		return nil
+	}
+	return &wireSeed{s.UserData.Bytes(), s.MetaData.Bytes(), s.VendorData.Bytes(), s.NetworkConfig.Bytes()}
+}
+
+func (w *wireSeed) seed() *Seed {
+	if w == nil {
+		return nil
+	}
+	return &Seed{NewSecret(w.UserData), NewSecret(w.MetaData), NewSecret(w.VendorData), NewSecret(w.NetworkConfig)}
+}
+
+func (b *Base) wire() *wireBase {
+	if b == nil {
+		return nil
+	}
+	k := &b.Keyslot
+	return &wireBase{SHA256: b.SHA256, Size: b.Size, Keyslot: wireKeyslot{Time: k.Time, Memory: k.Memory, CPUs: k.CPUs, Salt: k.Salt, Key: k.Key.Bytes()}}
+}
+
+func (w *wireBase) base() *Base {
+	if w == nil {
+		return nil
+	}
+	k := &w.Keyslot
+	return &Base{SHA256: w.SHA256, Size: w.Size, Keyslot: Keyslot{Time: k.Time, Memory: k.Memory, CPUs: k.CPUs, Salt: k.Salt, Key: NewSecret(k.Key)}}
 }
 
 // registrationSlack is more than all fields but the texts can take, so that the
@@ -54,17 +110,21 @@ func (r *Registration) encode() ([]byte, error) {
 		Spec: wireSpec{
 			MemoryBytes: r.Spec.MemoryBytes, VCPUs: r.Spec.VCPUs,
 			Firmware: r.Spec.Firmware, Machine: r.Spec.Machine, NICs: r.Spec.NICs,
+			Screen: r.Spec.Screen, Seed: r.Spec.Seed.wire(),
 		},
 		Policy: r.Policy,
+	}
+	if r.Spec.ChannelMAC != [6]byte{} {
+		w.Spec.ChannelMAC = r.Spec.ChannelMAC[:]
 	}
 	for _, d := range r.Spec.Disks {
 		w.Spec.Disks = append(w.Spec.Disks, wireDisk{
 			Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard,
 			Cipher: d.Cipher, SectorSize: d.SectorSize, DataOffset: d.DataOffset, Length: d.Length,
-			IVTweak: d.IVTweak, UUID: d.UUID, Digest: d.Digest, VolumeKey: d.VolumeKey.Bytes(),
+			IVTweak: d.IVTweak, UUID: d.UUID, Digest: d.Digest, VolumeKey: d.VolumeKey.Bytes(), Base: d.Base.wire(),
 		})
 	}
-	return encode(w, registrationSlack+len(r.Policy))
+	return encode(w, registrationSlack+len(r.Policy)+r.Spec.Seed.Size())
 }
 
 // decodeRegistration copies everything out of plain, which the caller wipes.
@@ -78,19 +138,24 @@ func decodeRegistration(plain []byte) (*Registration, error) {
 		return nil, invalid("registration: spec", "has %d disks and %d nics, want at most %d and %d",
 			len(w.Spec.Disks), len(w.Spec.NICs), MaxDisks, MaxNICs)
 	}
+	if n := len(w.Spec.ChannelMAC); n != 0 && n != 6 {
+		return nil, fmt.Errorf("%w: registration", ErrMalformed)
+	}
 	r := &Registration{
 		Offered: w.Offered, Known: w.Known, Chosen: w.Chosen, IssuedAt: w.IssuedAt,
 		Secret: NewSecret(w.Secret), Policy: w.Policy,
 		Spec: Spec{
 			MemoryBytes: w.Spec.MemoryBytes, VCPUs: w.Spec.VCPUs,
 			Firmware: w.Spec.Firmware, Machine: w.Spec.Machine, NICs: slices.Clip(w.Spec.NICs),
+			Screen: w.Spec.Screen, Seed: w.Spec.Seed.seed(),
 		},
 	}
+	copy(r.Spec.ChannelMAC[:], w.Spec.ChannelMAC)
 	for _, d := range w.Spec.Disks {
 		r.Spec.Disks = append(r.Spec.Disks, Disk{
 			Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard,
 			Cipher: d.Cipher, SectorSize: d.SectorSize, DataOffset: d.DataOffset, Length: d.Length,
-			IVTweak: d.IVTweak, UUID: d.UUID, Digest: d.Digest, VolumeKey: NewSecret(d.VolumeKey),
+			IVTweak: d.IVTweak, UUID: d.UUID, Digest: d.Digest, VolumeKey: NewSecret(d.VolumeKey), Base: d.Base.base(),
 		})
 	}
 	return r, nil
@@ -100,6 +165,14 @@ func (w *wireRegistration) wipe() {
 	Wipe(w.Secret)
 	for i := range w.Spec.Disks {
 		Wipe(w.Spec.Disks[i].VolumeKey)
+		if b := w.Spec.Disks[i].Base; b != nil {
+			Wipe(b.Keyslot.Key)
+		}
+	}
+	if s := w.Spec.Seed; s != nil {
+		for _, file := range [][]byte{s.UserData, s.MetaData, s.VendorData, s.NetworkConfig} {
+			Wipe(file)
+		}
 	}
 }
 

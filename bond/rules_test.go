@@ -91,10 +91,15 @@ func cddlRules(t *testing.T) (rules map[string][][2]string, text string) {
 		text += regexp.MustCompile(`;.*`).ReplaceAllString(b[1], "") + "\n"
 	}
 	rules = map[string][][2]string{}
-	field := regexp.MustCompile(`(?m)^  ([a-z-]+): (.*?),?\s*$`)
+	// A field that may be missing has a question mark, and omitempty in Go.
+	field := regexp.MustCompile(`(?m)^  (\? )?([a-z0-9-]+): (.*?),?\s*$`)
 	for _, m := range regexp.MustCompile(`(?ms)^([a-z-]+) = [{\[]\s*\n(.*?)^[}\]]`).FindAllStringSubmatch(text, -1) {
 		for _, f := range field.FindAllStringSubmatch(m[2], -1) {
-			rules[m[1]] = append(rules[m[1]], [2]string{f[1], strings.TrimSpace(f[2])})
+			name := f[2]
+			if f[1] != "" {
+				name += ",omitempty"
+			}
+			rules[m[1]] = append(rules[m[1]], [2]string{name, strings.TrimSpace(f[3])})
 		}
 	}
 	return rules, text
@@ -103,7 +108,7 @@ func cddlRules(t *testing.T) (rules map[string][][2]string, text string) {
 // wireTypes is every struct that goes over the wire, with its rule.
 var wireTypes = map[string]any{
 	"envelope": wireEnvelope{}, "header": wireHeader{},
-	"registration": wireRegistration{}, "spec": wireSpec{}, "disk": wireDisk{}, "digest": DiskDigest{}, "nic": NIC{},
+	"registration": wireRegistration{}, "spec": wireSpec{}, "disk": wireDisk{}, "seed": wireSeed{}, "base": wireBase{}, "keyslot": wireKeyslot{}, "digest": DiskDigest{}, "nic": NIC{},
 	"confirmation": Confirmation{}, "boot-ticket": BootTicket{}, "ticket": Ticket{}, "descriptor": Descriptor{},
 	"receipt": Receipt{}, "call": Call{}, "audit": AuditChunk{}, "audit-record": AuditRecord{}, "console": ConsoleChunk{},
 	"delegation": Delegation{}, "grant": wireGrant{}, "delegated": wireDelegated{}, "signed": wireSigned{},
@@ -175,7 +180,7 @@ func kindFits(g reflect.Type, cddl string) bool {
 	case reflect.String:
 		return has("tstr", `"`)
 	case reflect.Pointer:
-		return g.Elem().Kind() == reflect.String && strings.HasSuffix(cddl, " / null")
+		return g.Elem().Kind() == reflect.String && strings.HasSuffix(cddl, " / null") || g.Elem().Kind() == reflect.Struct && kindFits(g.Elem(), cddl)
 	case reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Int64:
 		return has("uint") || cddl[0] >= '0' && cddl[0] <= '9'
 	case reflect.Array:

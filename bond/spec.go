@@ -9,6 +9,42 @@ type Spec struct {
 	Machine     string // "pc" or "q35"
 	Disks       []Disk // 1 to 8, the first is the boot disk
 	NICs        []NIC  // up to 8
+
+	Screen     bool    // a display, for channels of kind screen
+	ChannelMAC [6]byte // of the NIC that only channels of kind forward reach; zero: there is none
+	Seed       *Seed   // of the first boot; nil: none
+}
+
+// MaxSeed is the limit in bytes of all files of a Seed together.
+const MaxSeed = 128 << 10
+
+// Seed has the files of a cloud-init NoCloud disk, which the hypervisor makes in
+// memory. Nil is an empty file.
+type Seed struct {
+	UserData, MetaData, VendorData, NetworkConfig *Secret
+}
+
+func (s *Seed) files() []*Secret {
+	if s == nil {
+		return nil
+	}
+	return []*Secret{s.UserData, s.MetaData, s.VendorData, s.NetworkConfig}
+}
+
+// Size is the length in bytes of all files together.
+func (s *Seed) Size() int {
+	n := 0
+	for _, f := range s.files() {
+		n += f.Len()
+	}
+	return n
+}
+
+// Wipe zeroes the files.
+func (s *Seed) Wipe() {
+	for _, f := range s.files() {
+		f.Wipe()
+	}
 }
 
 // Disk is one disk with its volume key and all parameters of its encryption. What
@@ -27,6 +63,25 @@ type Disk struct {
 	UUID       string // of the LUKS2 header
 	Digest     DiskDigest
 	VolumeKey  *Secret // 32 or 64 bytes
+	Base       *Base   // nil: the owner encrypted the image
+}
+
+// Base is the public image that the hypervisor encrypts into a new disk, with the
+// header that the owner's passphrase opens.
+type Base struct {
+	SHA256  [32]byte // of the image, as its owner knows it
+	Size    uint64   // bytes, at most the disk's length
+	Keyslot Keyslot
+}
+
+// Keyslot is what a LUKS2 keyslot is made of without knowing the passphrase: the
+// parameters of argon2id (RFC 9106) and what it gave.
+type Keyslot struct {
+	Time   uint32  // passes
+	Memory uint32  // KiB
+	CPUs   uint32  // lanes
+	Salt   []byte  // 32 bytes
+	Key    *Secret // 64 bytes, derived from the passphrase
 }
 
 // DiskDigest is the PBKDF2 digest of the volume key in the LUKS2 header, as the
@@ -54,9 +109,13 @@ func (s *Spec) BootDisk() *Disk {
 	return nil
 }
 
-// Wipe zeroes all volume keys.
+// Wipe zeroes all keys and the seed.
 func (s *Spec) Wipe() {
 	for i := range s.Disks {
 		s.Disks[i].VolumeKey.Wipe()
+		if b := s.Disks[i].Base; b != nil {
+			b.Keyslot.Key.Wipe()
+		}
 	}
+	s.Seed.Wipe()
 }

@@ -23,6 +23,12 @@ const (
 	maxDigestPart = 64
 	mebibyte      = 1 << 20
 	ivSector      = 512
+
+	keyslotSalt   = 32      // bytes, as cryptsetup makes them
+	keyslotKey    = 64      // bytes, for aes-xts-plain64 with 512 bits
+	maxArgonTime  = 1 << 16 // passes
+	maxArgonCPUs  = 255
+	maxArgonBytes = 4 << 20 // KiB, as cryptsetup
 )
 
 // CipherAESXTS is the only disk cipher.
@@ -54,6 +60,9 @@ func (s *Spec) Validate() error {
 	}
 	if err := s.validateDisks(); err != nil {
 		return err
+	}
+	if n := s.Seed.Size(); n > MaxSeed {
+		return invalid("spec: seed", "has %d bytes, want at most %d", n, MaxSeed)
 	}
 	return s.validateNICs()
 }
@@ -135,7 +144,29 @@ func (d *Disk) validate(where string) error {
 	if err := d.Digest.validate(where + ": digest"); err != nil {
 		return err
 	}
+	if err := d.validateBase(where + ": base"); err != nil {
+		return err
+	}
 	return validateVolumeKey(where, d.VolumeKey)
+}
+
+func (d *Disk) validateBase(where string) error {
+	b := d.Base
+	if b == nil {
+		return nil
+	}
+	k := &b.Keyslot
+	switch {
+	case b.Size == 0 || b.Size > d.Length:
+		return invalid(where, "has %d bytes, want 1 to the disk's %d", b.Size, d.Length)
+	case k.Time < 1 || k.Time > maxArgonTime || k.CPUs < 1 || k.CPUs > maxArgonCPUs:
+		return invalid(where, "argon2id with %d passes and %d lanes is not possible", k.Time, k.CPUs)
+	case k.Memory < 8*k.CPUs || k.Memory > maxArgonBytes:
+		return invalid(where, "argon2id with %d KiB is not possible", k.Memory)
+	case len(k.Salt) != keyslotSalt || k.Key.Len() != keyslotKey:
+		return invalid(where, "salt and key are %d and %d bytes, want %d and %d", len(k.Salt), k.Key.Len(), keyslotSalt, keyslotKey)
+	}
+	return nil
 }
 
 func (g *DiskDigest) validate(where string) error {
@@ -179,6 +210,9 @@ func (s *Spec) validateNICs() error {
 			return invalid(where, "mac %x is used twice", n.MAC)
 		}
 		seen = append(seen, n.MAC)
+	}
+	if s.ChannelMAC[0]&1 != 0 || slices.Contains(seen, s.ChannelMAC) {
+		return invalid("spec: channel mac", "%x is not a unicast address of its own", s.ChannelMAC)
 	}
 	return nil
 }

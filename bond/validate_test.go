@@ -85,9 +85,12 @@ func TestMessageLimits(t *testing.T) {
 }
 
 func TestSpecLimits(t *testing.T) {
-	if err := fixtureRegistration().Spec.Validate(); err != nil {
-		t.Fatal(err)
+	for _, r := range []*Registration{fixtureRegistration(), fullRegistration()} {
+		if err := r.Spec.Validate(); err != nil {
+			t.Fatal(err)
+		}
 	}
+	base := func(change func(*Base)) func(*Spec) { return func(s *Spec) { change(s.Disks[0].Base) } }
 	disk := func(change func(*Disk)) func(*Spec) { return func(s *Spec) { change(&s.Disks[1]) } }
 	for name, change := range map[string]func(*Spec){
 		"memory small":    func(s *Spec) { s.MemoryBytes = MinMemory - mebibyte },
@@ -136,8 +139,19 @@ func TestSpecLimits(t *testing.T) {
 		"nic multicast":   func(s *Spec) { s.NICs[0].MAC[0] |= 1 },
 		"nic zero":        func(s *Spec) { s.NICs[0].MAC = [6]byte{} },
 		"nic twice":       func(s *Spec) { s.NICs = append(s.NICs, s.NICs[0]) },
+		"channel mac":     func(s *Spec) { s.ChannelMAC[0] |= 1 },
+		"channel twice":   func(s *Spec) { s.ChannelMAC = s.NICs[0].MAC },
+		"seed":            func(s *Spec) { s.Seed.UserData = NewSecret(make([]byte, MaxSeed)) },
+		"base empty":      base(func(b *Base) { b.Size = 0 }),
+		"base long":       base(func(b *Base) { b.Size = 1 << 40 }),
+		"base passes":     base(func(b *Base) { b.Keyslot.Time = 0 }),
+		"base lanes":      base(func(b *Base) { b.Keyslot.CPUs = 256 }),
+		"base memory":     base(func(b *Base) { b.Keyslot.Memory = maxArgonBytes + 1 }),
+		"base little":     base(func(b *Base) { b.Keyslot.Memory = 7 }),
+		"base salt":       base(func(b *Base) { b.Keyslot.Salt = nil }),
+		"base key":        base(func(b *Base) { b.Keyslot.Key = nil }),
 	} {
-		s := fixtureRegistration().Spec
+		s := fullRegistration().Spec
 		change(&s)
 		wantInvalid(t, name, s.Validate())
 	}

@@ -19,6 +19,16 @@ type bondWire struct {
 	Machine    string     `cbor:"7,keyasint"`
 	Disks      []diskWire `cbor:"8,keyasint"`
 	NICs       []bond.NIC `cbor:"9,keyasint"`
+	Screen     bool       `cbor:"10,keyasint,omitempty"`
+	ChannelMAC [6]byte    `cbor:"11,keyasint"`
+	Seed       *seedWire  `cbor:"12,keyasint,omitempty"`
+}
+
+type seedWire struct {
+	UserData      []byte `cbor:"1,keyasint"`
+	MetaData      []byte `cbor:"2,keyasint"`
+	VendorData    []byte `cbor:"3,keyasint"`
+	NetworkConfig []byte `cbor:"4,keyasint"`
 }
 
 type diskWire struct {
@@ -35,25 +45,62 @@ type diskWire struct {
 	UUID       string          `cbor:"11,keyasint"`
 	Digest     bond.DiskDigest `cbor:"12,keyasint"`
 	VolumeKey  []byte          `cbor:"13,keyasint"`
+	Base       *baseWire       `cbor:"14,keyasint,omitempty"`
+}
+
+type baseWire struct {
+	SHA256 [32]byte `cbor:"1,keyasint"`
+	Size   uint64   `cbor:"2,keyasint"`
+	Time   uint32   `cbor:"3,keyasint"`
+	Memory uint32   `cbor:"4,keyasint"`
+	CPUs   uint32   `cbor:"5,keyasint"`
+	Salt   []byte   `cbor:"6,keyasint"`
+	Key    []byte   `cbor:"7,keyasint"`
+}
+
+func newBaseWire(b *bond.Base) *baseWire {
+	if b == nil {
+		return nil
+	}
+	k := &b.Keyslot
+	return &baseWire{b.SHA256, b.Size, k.Time, k.Memory, k.CPUs, k.Salt, k.Key.Bytes()}
+}
+
+func (w *baseWire) base() *bond.Base {
+	if w == nil {
+		return nil
+	}
+	return &bond.Base{SHA256: w.SHA256, Size: w.Size, Keyslot: bond.Keyslot{Time: w.Time, Memory: w.Memory, CPUs: w.CPUs, Salt: w.Salt, Key: bond.NewSecret(w.Key)}}
 }
 
 func (w *bondWire) wipe() {
 	bond.Wipe(w.Bond)
 	for i := range w.Disks {
 		bond.Wipe(w.Disks[i].VolumeKey)
+		if b := w.Disks[i].Base; b != nil {
+			bond.Wipe(b.Key)
+		}
+	}
+	if s := w.Seed; s != nil {
+		for _, file := range [][]byte{s.UserData, s.MetaData, s.VendorData, s.NetworkConfig} {
+			bond.Wipe(file)
+		}
 	}
 }
 
-// newBondWire shares the secrets' memory with r only for the keys of the disks.
+// newBondWire shares the memory of the disks' keys and of the seed with r.
 func newBondWire(r *BondRecord, export *bond.Secret) *bondWire {
 	w := &bondWire{
 		Bond: export.Bytes(), Registered: r.Registered, Policy: r.Policy,
 		Memory: r.Spec.MemoryBytes, VCPUs: r.Spec.VCPUs, Firmware: r.Spec.Firmware, Machine: r.Spec.Machine,
-		NICs: r.Spec.NICs,
+		NICs: r.Spec.NICs, Screen: r.Spec.Screen, ChannelMAC: r.Spec.ChannelMAC,
+	}
+	if s := r.Spec.Seed; s != nil {
+		w.Seed = &seedWire{s.UserData.Bytes(), s.MetaData.Bytes(), s.VendorData.Bytes(), s.NetworkConfig.Bytes()}
 	}
 	for _, d := range r.Spec.Disks {
 		w.Disks = append(w.Disks, diskWire{d.Name, d.Bus, d.Boot, d.ReadOnly, d.Discard, d.Cipher,
-			d.SectorSize, d.DataOffset, d.Length, d.IVTweak, d.UUID, d.Digest, d.VolumeKey.Bytes()})
+			d.SectorSize, d.DataOffset, d.Length, d.IVTweak, d.UUID, d.Digest, d.VolumeKey.Bytes(), newBaseWire(d.Base)})
 	}
 	return w
 }
@@ -66,12 +113,17 @@ func (w *bondWire) record() (*BondRecord, error) {
 		return nil, fmt.Errorf("%w: bond: %w", ErrCorrupt, err)
 	}
 	r := &BondRecord{Bond: b, Registered: w.Registered, Policy: w.Policy, Spec: bond.Spec{
-		MemoryBytes: w.Memory, VCPUs: w.VCPUs, Firmware: w.Firmware, Machine: w.Machine, NICs: w.NICs}}
+		MemoryBytes: w.Memory, VCPUs: w.VCPUs, Firmware: w.Firmware, Machine: w.Machine, NICs: w.NICs,
+		Screen: w.Screen, ChannelMAC: w.ChannelMAC}}
+	if s := w.Seed; s != nil {
+		r.Spec.Seed = &bond.Seed{UserData: bond.NewSecret(s.UserData), MetaData: bond.NewSecret(s.MetaData),
+			VendorData: bond.NewSecret(s.VendorData), NetworkConfig: bond.NewSecret(s.NetworkConfig)}
+	}
 	for _, d := range w.Disks {
 		r.Spec.Disks = append(r.Spec.Disks, bond.Disk{Name: d.Name, Bus: d.Bus, Boot: d.Boot,
 			ReadOnly: d.ReadOnly, Discard: d.Discard, Cipher: d.Cipher, SectorSize: d.SectorSize,
 			DataOffset: d.DataOffset, Length: d.Length, IVTweak: d.IVTweak, UUID: d.UUID,
-			Digest: d.Digest, VolumeKey: bond.NewSecret(d.VolumeKey)})
+			Digest: d.Digest, VolumeKey: bond.NewSecret(d.VolumeKey), Base: d.Base.base()})
 	}
 	return r, nil
 }

@@ -51,8 +51,13 @@ func newRecord(host *bond.HostKey, key byte) (*BondRecord, error) {
 		Spec: bond.Spec{MemoryBytes: 1 << 30, VCPUs: 2, Firmware: "bios", Machine: "pc",
 			Disks: []bond.Disk{{Name: "root", Bus: "ide", Boot: true, Discard: true, Cipher: "aes-xts-plain64", SectorSize: 512,
 				DataOffset: 16 << 20, Length: 64 << 20, UUID: "3f2b7c9e-0d4a-4f6b-8a51-0123456789ab", VolumeKey: bond.NewSecret(volume),
-				Digest: bond.DiskDigest{Hash: "sha256", Iterations: 1000, Salt: make([]byte, 32), Value: make([]byte, 32)}}},
-			NICs: []bond.NIC{{MAC: [6]byte{0x52, 0x54, 0, 1, 2, 3}, Model: "virtio"}}},
+				Digest: bond.DiskDigest{Hash: "sha256", Iterations: 1000, Salt: make([]byte, 32), Value: make([]byte, 32)},
+				Base: &bond.Base{SHA256: [32]byte{1}, Size: 32 << 20, Keyslot: bond.Keyslot{Time: 4, Memory: 1 << 19, CPUs: 4,
+					Salt: make([]byte, 32), Key: bond.NewSecret(make([]byte, 64))}}}},
+			NICs:   []bond.NIC{{MAC: [6]byte{0x52, 0x54, 0, 1, 2, 3}, Model: "virtio"}},
+			Screen: true, ChannelMAC: [6]byte{0x52, 0x54, 0, 9, 9, 9},
+			Seed: &bond.Seed{UserData: bond.NewSecret([]byte("#cloud-config of the owner")), MetaData: bond.NewSecret([]byte("meta")),
+				VendorData: bond.NewSecret([]byte("vendor")), NetworkConfig: bond.NewSecret([]byte("network"))}},
 		Policy: "automaton status = query-status+ ;\n",
 	}
 	_, b, err := bond.SealRegistration(host.Public(), bond.NewTenantID(), bond.NewVMID(), reg)
@@ -104,7 +109,17 @@ func TestReopenKeepsEverything(t *testing.T) {
 	if !got.Spec.Disks[0].VolumeKey.Equal(r.Spec.Disks[0].VolumeKey) {
 		t.Error("volume key differs")
 	}
-	got.Spec.Disks[0].VolumeKey, r.Spec.Disks[0].VolumeKey = nil, nil
+	for _, spec := range []*bond.Spec{&got.Spec, &r.Spec} {
+		seed, base := spec.Seed, spec.Disks[0].Base
+		if string(seed.UserData.Bytes()) != "#cloud-config of the owner" || string(seed.MetaData.Bytes()) != "meta" ||
+			string(seed.VendorData.Bytes()) != "vendor" || string(seed.NetworkConfig.Bytes()) != "network" {
+			t.Error("seed differs")
+		}
+		if base.SHA256 != [32]byte{1} || base.Size != 32<<20 || base.Keyslot.Memory != 1<<19 || base.Keyslot.Key.Len() != 64 {
+			t.Error("base differs")
+		}
+		spec.Seed, spec.Disks[0].Base, spec.Disks[0].VolumeKey = nil, nil, nil
+	}
 	if fmt.Sprint(got.Spec) != fmt.Sprint(r.Spec) {
 		t.Errorf("spec differs:\n%v\n%v", got.Spec, r.Spec)
 	}
@@ -364,7 +379,7 @@ func TestNoSecretInTheFiles(t *testing.T) {
 	}
 	host, export := s.HostKey().Secret(), r.Bond.Export()
 	secrets := map[string][]byte{"host key": host.Bytes(), "bond": export.Bytes()[8:40], "export": export.Bytes()[export.Len()-32:],
-		"volume key": r.Spec.Disks[0].VolumeKey.Bytes()[:16], "descriptor": desc, "policy": []byte("query-status"),
+		"volume key": r.Spec.Disks[0].VolumeKey.Bytes()[:16], "descriptor": desc, "policy": []byte("query-status"), "seed": []byte("#cloud-config"),
 		"path": []byte("plain-path"), "record": []byte("plain text of")}
 	check := func() {
 		t.Helper()
