@@ -35,6 +35,10 @@ type Client struct {
 	lastID  uint64
 	pending map[uint64]chan *Response
 	err     error // set once, before done is closed
+	// Of Handover: the id of the command whose success ends QMP, whether it has
+	// ended, and whether the connection is the caller's by now.
+	handing       uint64
+	handed, taken bool
 }
 
 // Dial connects to the unix socket at path and runs the handshake.
@@ -120,14 +124,14 @@ func (c *Client) Close() error {
 // and decodes it into ret (nil: dropped). A refusal by the peer is an *Error.
 // When ctx ends first the command may still be executed; its answer is dropped.
 func (c *Client) Execute(ctx context.Context, command string, args, ret any, files ...*os.File) error {
-	if err := c.execute(ctx, command, args, ret, files); err != nil {
+	if err := c.execute(ctx, false, command, args, ret, files); err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
 	return nil
 }
 
-func (c *Client) execute(ctx context.Context, command string, args, ret any, files []*os.File) error {
-	id, answer, err := c.expect()
+func (c *Client) execute(ctx context.Context, last bool, command string, args, ret any, files []*os.File) error {
+	id, answer, err := c.expect(last)
 	if err != nil {
 		return err
 	}
@@ -168,13 +172,16 @@ func (r *Response) into(ret any) error {
 	return nil
 }
 
-func (c *Client) expect() (uint64, <-chan *Response, error) {
+func (c *Client) expect(last bool) (uint64, <-chan *Response, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return 0, nil, c.err
 	}
 	c.lastID++
+	if last {
+		c.handing = c.lastID
+	}
 	answer := make(chan *Response, 1)
 	c.pending[c.lastID] = answer
 	return c.lastID, answer, nil
@@ -192,8 +199,11 @@ func (c *Client) fail(err error) {
 	if c.err == nil {
 		c.err = err
 	}
+	taken := c.taken
 	c.mu.Unlock()
-	c.conn.Close()
+	if !taken {
+		c.conn.Close()
+	}
 }
 
 func (c *Client) read() {
@@ -210,6 +220,9 @@ func (c *Client) read() {
 		}
 		if err != nil {
 			c.fail(fmt.Errorf("connection lost: %w", err))
+			return
+		}
+		if c.stopped() {
 			return
 		}
 	}
@@ -254,6 +267,12 @@ func (c *Client) answer(r *Response) error {
 			return fmt.Errorf("the peer refused a request as malformed: %w", r.Error)
 		}
 		return fmt.Errorf("answer to nothing that was asked, id %q", clip(string(r.ID)))
+	}
+	if id == c.handing && r.Error == nil {
+		c.handed = true
+		if c.err == nil {
+			c.err = ErrHandedOver
+		}
 	}
 	if answer, ok := c.pending[id]; ok {
 		answer <- r

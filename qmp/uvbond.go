@@ -17,6 +17,7 @@ const (
 	CmdGrow        = "uvbond-grow"
 	CmdDelete      = "uvbond-delete"
 	CmdRevoke      = "uvbond-revoke"
+	CmdChannel     = "uvbond-channel"
 )
 
 // Names of the QMP commands of QEMU that the gate knows in this version.
@@ -167,6 +168,19 @@ type ReadAuditArgs struct {
 type RevokeArgs struct {
 	Delegation  string `json:"delegation,omitempty"`   // id, 64 hex digits
 	IssuedUntil int64  `json:"issued-until,omitempty"` // Unix seconds: all that were issued until then
+}
+
+// ChannelArgs are the arguments of uvbond-channel. Its success ends QMP on the
+// connection: what follows the answer's newline is the channel, end to end
+// between tenant and VM.
+type ChannelArgs struct {
+	Kind string `json:"kind"`           // "console", "screen" or "forward"
+	Port uint16 `json:"port,omitempty"` // forward: of the guest
+}
+
+// ChannelResult answers uvbond-channel. The session has ended with it.
+type ChannelResult struct {
+	Receipt []byte `json:"receipt"` // sealed
 }
 
 // ChunkResult answers uvbond-read-console and uvbond-read-audit.
