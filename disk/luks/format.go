@@ -14,8 +14,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/uvbond/uvbond/disk/xts"
 )
 
@@ -30,41 +28,18 @@ const (
 // DataOffset is where Format puts the data, in bytes.
 const DataOffset = 16 << 20
 
-// FormatOptions says what Format writes. Only Passphrase and DataSize must be
-// given.
+// FormatOptions says what Format writes. Only DataSize, and Passphrase or Derived,
+// must be given.
 type FormatOptions struct {
-	Passphrase []byte // 1 to 8 MiB; cryptsetup's prompt takes up to 512 bytes, its key files up to 8 MiB
-	VolumeKey  []byte // 32 or 64 bytes, kept by the caller; nil: 64 random ones, which Unlock returns
-	SectorSize uint32 // 512, 1024, 2048 or 4096 bytes; 0: 4096, or 512 where DataSize is no multiple of 4096
-	UUID       string // canonical text in lower case; empty: random
-	Label      string // at most 47 bytes
-	DataSize   uint64 // bytes, a multiple of the sector size
+	Passphrase []byte   // 1 to 8 MiB; cryptsetup's prompt takes up to 512 bytes, its key files up to 8 MiB
+	Derived    *Derived // what Derive made of the passphrase, in its place; PBKDF is not used then
+	VolumeKey  []byte   // 32 or 64 bytes, kept by the caller; nil: 64 random ones, which Unlock returns
+	Digest     *Digest  // of VolumeKey, as NewDigest made it; nil: a new one
+	SectorSize uint32   // 512, 1024, 2048 or 4096 bytes; 0: 4096, or 512 where DataSize is no multiple of 4096
+	UUID       string   // canonical text in lower case; empty: random
+	Label      string   // at most 47 bytes
+	DataSize   uint64   // bytes, a multiple of the sector size
 	PBKDF      PBKDF
-}
-
-// PBKDF is the cost of trying a passphrase on the new keyslot. The zero value
-// means DefaultPBKDF.
-type PBKDF struct {
-	Type       string // "argon2id", "argon2i" or "pbkdf2"
-	Time       uint32 // argon2: passes
-	MemoryKiB  uint32 // argon2
-	Lanes      uint8  // argon2
-	Iterations uint32 // pbkdf2, with SHA-256
-}
-
-// DefaultPBKDF is argon2id with 4 passes, 4 lanes and 512 MiB, or half of the
-// memory of a machine that has less than 1 GiB (at least 64 MiB). It fills 2 GiB
-// in all, as much as the first recommended option of RFC 9106, section 4 (2 GiB,
-// one pass), in a quarter of the memory. cryptsetup measures its passes out to
-// take two seconds; here the cost does not depend on how busy the machine is.
-func DefaultPBKDF() PBKDF {
-	p := PBKDF{Type: "argon2id", Time: 4, MemoryKiB: 512 << 10, Lanes: 4}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err == nil {
-		half := uint64(info.Totalram) * uint64(info.Unit) / 2048
-		p.MemoryKiB = uint32(max(64<<10, min(half, uint64(p.MemoryKiB))))
-	}
-	return p
 }
 
 // Format writes a new header to the start of w, with one keyslot, and returns
@@ -108,11 +83,13 @@ func build(opts FormatOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest := Digest{Hash: "sha256", Iterations: digestIterations, Salt: random(32)}
-	if digest.Value, err = digest.compute(key); err != nil {
-		return nil, err
+	digest := opts.Digest
+	if digest == nil {
+		if digest, err = NewDigest(key); err != nil {
+			return nil, err
+		}
 	}
-	text, err := metadata(opts, slot, digest)
+	text, err := metadata(opts, slot, *digest)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +106,8 @@ func random(n int) []byte {
 
 // complete checks opts and fills in what was left out.
 func (o *FormatOptions) complete() error {
-	if len(o.Passphrase) == 0 || len(o.Passphrase) > 8<<20 {
-		return errors.New("luks: the passphrase must have 1 byte to 8 MiB")
+	if err := o.completeSecret(); err != nil {
+		return err
 	}
 	if o.SectorSize == 0 {
 		if o.SectorSize = 4096; o.DataSize%4096 != 0 {
@@ -149,18 +126,31 @@ func (o *FormatOptions) complete() error {
 		return errors.New("luks: the label must be a line of at most 47 bytes of UTF-8")
 	}
 	if o.UUID == "" {
-		o.UUID = newUUID()
+		o.UUID = NewUUID()
 	} else if !uuidText.MatchString(o.UUID) {
 		return fmt.Errorf("luks: %s is not a UUID in lower case", clip(o.UUID))
-	}
-	if o.PBKDF == (PBKDF{}) {
-		o.PBKDF = DefaultPBKDF()
 	}
 	return nil
 }
 
-// newUUID is a random UUID (RFC 9562, version 4).
-func newUUID() string {
+// completeSecret is complete for what opens the keyslot.
+func (o *FormatOptions) completeSecret() error {
+	if o.PBKDF == (PBKDF{}) {
+		o.PBKDF = DefaultPBKDF()
+	}
+	switch {
+	case o.Derived == nil:
+		return checkPassphrase(o.Passphrase)
+	case o.Passphrase != nil:
+		return errors.New("luks: both a passphrase and what was derived from one are given")
+	case len(o.Derived.Key) != areaKeySize:
+		return fmt.Errorf("luks: a derived key of %d bytes, need %d", len(o.Derived.Key), areaKeySize)
+	}
+	return nil
+}
+
+// NewUUID is a random UUID (RFC 9562, version 4).
+func NewUUID() string {
 	b := random(16)
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
@@ -169,23 +159,19 @@ func newUUID() string {
 // fillArea splits and enciphers the volume key into a keyslot's area and
 // returns the keyslot's JSON.
 func fillArea(area, key []byte, opts FormatOptions) (map[string]any, error) {
-	p := opts.PBKDF
-	kdf := KDF{Type: p.Type, Time: p.Time, MemoryKiB: p.MemoryKiB, Lanes: p.Lanes, Hash: "sha256", Iterations: p.Iterations, Salt: random(32)}
-	text := map[string]any{"type": kdf.Type, "salt": kdf.Salt}
-	if kdf.Type == "pbkdf2" {
-		text["hash"], text["iterations"] = kdf.Hash, kdf.Iterations
-	} else {
-		text["time"], text["memory"], text["cpus"] = kdf.Time, kdf.MemoryKiB, kdf.Lanes
+	d := opts.Derived
+	if d == nil {
+		var err error
+		if d, err = Derive(opts.Passphrase, opts.PBKDF); err != nil {
+			return nil, err
+		}
+		defer clear(d.Key)
 	}
+	text := d.KDF.text()
 	if err := judgeKDF(text); err != nil {
 		return nil, err
 	}
-	areaKey, err := kdf.derive(opts.Passphrase, 64)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(areaKey)
-	c, err := xts.New(areaKey, areaSector, 1)
+	c, err := xts.New(d.Key, areaSector, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -199,22 +185,8 @@ func fillArea(area, key []byte, opts FormatOptions) (map[string]any, error) {
 		"type": "luks2", "key_size": len(key), "kdf": text,
 		"af": map[string]any{"type": "luks1", "stripes": stripes, "hash": "sha256"},
 		"area": map[string]any{"type": "raw", "offset": strconv.Itoa(2 * newHeaderSize), "size": strconv.Itoa(newAreaSize),
-			"encryption": cipherName, "key_size": len(areaKey)},
+			"encryption": cipherName, "key_size": len(d.Key)},
 	}, nil
-}
-
-// judgeKDF applies the reader's limits before the work is done.
-func judgeKDF(text map[string]any) error {
-	b, err := json.Marshal(text)
-	if err != nil {
-		return err
-	}
-	tree, err := decodeTree(b)
-	if err != nil {
-		return err
-	}
-	object{"kdf", tree, &err}.kdf()
-	return err
 }
 
 func metadata(opts FormatOptions, slot map[string]any, d Digest) ([]byte, error) {

@@ -332,7 +332,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field, change := range map[string]func(*Expectation){
-		"uuid":        func(e *Expectation) { e.UUID = newUUID() },
+		"uuid":        func(e *Expectation) { e.UUID = NewUUID() },
 		"cipher":      func(e *Expectation) { e.Cipher = "aes-cbc-essiv:sha256" },
 		"key-size":    func(e *Expectation) { e.KeyBytes = 32 },
 		"sector-size": func(e *Expectation) { e.SectorSize = 512 },
