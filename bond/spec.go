@@ -18,6 +18,10 @@ type Spec struct {
 // MaxSeed is the limit in bytes of all files of a Seed together.
 const MaxSeed = 128 << 10
 
+// SeedDisk is the name of the disk that the hypervisor makes of a Seed, which no
+// other disk of such a VM may have.
+const SeedDisk = "cidata"
+
 // Seed has the files of a cloud-init NoCloud disk, which the hypervisor makes in
 // memory. Nil is an empty file.
 type Seed struct {

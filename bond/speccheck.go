@@ -64,6 +64,9 @@ func (s *Spec) Validate() error {
 	if n := s.Seed.Size(); n > MaxSeed {
 		return invalid("spec: seed", "has %d bytes, want at most %d", n, MaxSeed)
 	}
+	if s.Seed != nil && slices.ContainsFunc(s.Disks, func(d Disk) bool { return d.Name == SeedDisk }) {
+		return invalid("spec: disks", "the name %q is that of the first boot's disk; choose another", SeedDisk)
+	}
 	return s.validateNICs()
 }
 

@@ -14,7 +14,7 @@ import (
 // Limits of a configuration.
 const (
 	maxDisks  = 8
-	maxConfig = 64 << 10 // bytes, encoded
+	maxConfig = 64<<10 + bond.MaxSeed // bytes, encoded
 )
 
 // Front ends of a disk.
@@ -50,6 +50,9 @@ type Config struct {
 	VM      string // 32 lower-case hexadecimal digits
 	QEMUUID uint32 // who may connect to the disks and the console
 	Disks   []DiskConfig
+
+	Seed         *bond.Seed // files of the first boot, or nil; stays the caller's
+	SeedReadOnly bool       // the seed's disk takes no writes
 }
 
 func (c *Config) validate() error {
@@ -59,7 +62,10 @@ func (c *Config) validate() error {
 	if len(c.Disks) == 0 || len(c.Disks) > maxDisks {
 		return fmt.Errorf("%d disks, need 1 to %d", len(c.Disks), maxDisks)
 	}
-	seen := map[string]bool{}
+	if n := c.Seed.Size(); n > bond.MaxSeed {
+		return fmt.Errorf("the seed has %d bytes, there can be %d", n, bond.MaxSeed)
+	}
+	seen := map[string]bool{bond.SeedDisk: c.Seed != nil}
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		switch {
@@ -89,6 +95,7 @@ func (c *Config) wipe() {
 			c.Disks[i].Key.Wipe()
 		}
 	}
+	c.Seed.Wipe()
 }
 
 // wireConfig is Config on its way to the keeper.
@@ -98,6 +105,7 @@ type wireConfig struct {
 	DaemonUID uint32     `cbor:"3,keyasint"`
 	SocketDir string     `cbor:"4,keyasint"`
 	Disks     []wireDisk `cbor:"5,keyasint"`
+	Seed      *wireSeed  `cbor:"6,keyasint,omitempty"`
 }
 
 type wireDisk struct {
@@ -118,11 +126,12 @@ func (w *wireConfig) wipe() {
 	for i := range w.Disks {
 		bond.Wipe(w.Disks[i].Key)
 	}
+	w.Seed.wipe()
 }
 
 // encodeConfig returns the message for the keeper; the caller wipes it.
 func encodeConfig(c *Config, socketDir string) ([]byte, error) {
-	w := wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir}
+	w := wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir, Seed: newWireSeed(c)}
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		w.Disks = append(w.Disks, wireDisk{
@@ -145,7 +154,10 @@ func decodeConfig(b []byte) (*Config, *wireConfig, error) {
 		// The decoder's text could quote what it read.
 		return nil, nil, errors.New("configuration is malformed")
 	}
-	c := &Config{VM: w.VM, QEMUUID: w.QEMUUID}
+	c := &Config{VM: w.VM, QEMUUID: w.QEMUUID, Seed: w.Seed.seed()}
+	if w.Seed != nil {
+		c.SeedReadOnly = w.Seed.ReadOnly
+	}
 	for i := range w.Disks {
 		d := &w.Disks[i]
 		c.Disks = append(c.Disks, DiskConfig{

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type keeper struct {
 	ringFile        *os.File
 	console         *console
 	disks           []*served
+	seed            *served // nil: the VM has none
 }
 
 // run serves until a signal ends ctx or the daemon says stop.
@@ -34,7 +36,7 @@ func (k *keeper) run(signals context.Context) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var serving sync.WaitGroup
-	for _, d := range k.disks {
+	for _, d := range k.served() {
 		serving.Go(func() {
 			if err := d.front.Serve(ctx, d.listener); err != nil {
 				k.log.Error("keeper: disk is not served any more", "disk", d.config.Name, "err", err)
@@ -68,8 +70,16 @@ func (k *keeper) flush() error {
 	return errors.Join(errs...)
 }
 
+// served lists the disks, and the seed's.
+func (k *keeper) served() []*served {
+	if k.seed == nil {
+		return k.disks
+	}
+	return append(slices.Clip(k.disks), k.seed)
+}
+
 func (k *keeper) close() {
-	for _, d := range k.disks {
+	for _, d := range k.served() {
 		d.close()
 	}
 	k.config.wipe()
@@ -119,7 +129,7 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 	case cmdStats:
 		r.Stats = k.stats()
 	case cmdFiles:
-		r.Stats, r.SocketDir = k.stats(), k.socketDir
+		r.Stats, r.SocketDir, r.Seed = k.stats(), k.socketDir, k.seed != nil
 		var unlock func()
 		answer, unlock, err = k.files()
 		defer unlock()
@@ -204,7 +214,15 @@ func (k *keeper) files() (files []*os.File, unlock func(), err error) {
 		}
 		duplicates = append(duplicates, f)
 	}
-	return append(duplicates, k.ringFile), unlock, nil
+	files = append(slices.Clip(duplicates), k.ringFile)
+	if k.seed != nil {
+		f, err := k.seed.listener.File()
+		if err != nil {
+			return nil, unlock, err
+		}
+		duplicates, files = append(duplicates, f), append(files, f)
+	}
+	return files, unlock, nil
 }
 
 func (k *keeper) listeners() []*net.UnixListener {

@@ -1,6 +1,6 @@
 // Package keeper is the process that holds one VM's volume keys: it serves the
 // VM's disks to QEMU by NBD or vhost-user on unix sockets and keeps what the VM
-// prints on its console.  One keeper runs beside each QEMU; both outlive the daemon, which finds
+// prints on its console. It also makes and serves the disk of a guest's first boot.  One keeper runs beside each QEMU; both outlive the daemon, which finds
 // them again.  Main is the keeper; Process is the daemon's handle on one.
 //
 // The keeper trusts the daemon, and nobody else.  From QEMU it takes NBD requests,
@@ -26,7 +26,8 @@
 // # Descriptors at the start
 //
 //	3 control listener · 4 console ring file · 5 configuration socket · 6 console listener ·
-//	then for every disk of the configuration, in its order: listener, ciphertext
+//	then for every disk of the configuration, in its order: listener, ciphertext ·
+//	the listener of the seed, if there is one
 //
 // The configuration with the keys is one message on descriptor 5; the answer
 // there is empty when the keeper serves, or says what is wrong.  The daemon keeps

@@ -16,7 +16,7 @@ import (
 	"github.com/uvbond/uvbond/bond"
 )
 
-// Numbers of the inherited descriptors; two for every disk follow.
+// Numbers of the inherited descriptors; two for every disk follow, then one for the seed.
 const (
 	fdControl = 3 + iota
 	fdRing
@@ -123,6 +123,13 @@ func (k *keeper) take() error {
 		}
 		k.disks = append(k.disks, d)
 	}
+	if k.config.Seed == nil {
+		return nil
+	}
+	if k.seed, err = openSeed(k.config, fdDisks+2*len(k.disks), k); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	k.config.Seed.Wipe()
 	return nil
 }
 

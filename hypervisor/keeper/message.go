@@ -18,7 +18,7 @@ import (
 
 const (
 	maxMessage = 64 << 10
-	maxFiles   = 2*maxDisks + 2
+	maxFiles   = 2*maxDisks + 3
 )
 
 var (
@@ -62,11 +62,12 @@ type request struct {
 
 // response answers a request.  To cmdFiles it comes with the descriptors of every
 // disk's ciphertext in the order of Stats.Disks, then as many NBD listeners, the console
-// listener, and the ring file.
+// listener, the ring file, and the seed's listener if there is one.
 type response struct {
 	Error     string `cbor:"1,keyasint,omitempty"`
 	SocketDir string `cbor:"2,keyasint,omitempty"`
 	Stats     *Stats `cbor:"3,keyasint,omitempty"`
+	Seed      bool   `cbor:"4,keyasint,omitempty"`
 }
 
 func send(c *net.UnixConn, v any, files ...*os.File) error {

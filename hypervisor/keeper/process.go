@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
 	"github.com/uvbond/uvbond/disk/nbdclient"
@@ -121,7 +122,11 @@ func (p *Process) descriptors(ctx context.Context) (*descriptors, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Stats == nil || len(r.Stats.Disks) > maxDisks || len(files) != 2*len(r.Stats.Disks)+2 {
+	want := 2
+	if r.Seed {
+		want++
+	}
+	if r.Stats == nil || len(r.Stats.Disks) > maxDisks || len(files) != 2*len(r.Stats.Disks)+want {
 		closeAll(files)
 		return nil, errors.New("keeper sent other descriptors than it should")
 	}
@@ -135,6 +140,13 @@ func (p *Process) descriptors(ctx context.Context) (*descriptors, error) {
 		}
 		d.disks[s.Name], d.sockets.Disks[s.Name] = files[i], files[n+i]
 		d.sockets.vhost[s.Name] = s.FrontEnd == FrontEndVhostUser
+	}
+	if r.Seed {
+		if d.disks[bond.SeedDisk] != nil {
+			closeAll(files)
+			return nil, errors.New("keeper named a disk twice")
+		}
+		d.sockets.Disks[bond.SeedDisk] = files[2*n+2]
 	}
 	return d, nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/bond"
 )
 
 const (
@@ -63,6 +65,11 @@ func newSockets(dir string, c *Config) (s *Sockets, err error) {
 		name := c.Disks[i].Name
 		s.vhost[name] = c.Disks[i].VhostQueues > 0
 		if s.Disks[name], err = listen(s.diskPath(name), unix.SOCK_STREAM, c.QEMUUID); err != nil {
+			return nil, err
+		}
+	}
+	if c.Seed != nil {
+		if s.Disks[bond.SeedDisk], err = listen(s.diskPath(bond.SeedDisk), unix.SOCK_STREAM, c.QEMUUID); err != nil {
 			return nil, err
 		}
 	}

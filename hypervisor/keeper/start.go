@@ -54,6 +54,9 @@ func (o *Options) validate() error {
 				return fmt.Errorf("no listener for disk %q", name)
 			}
 		}
+		if o.Config.Seed != nil && o.Sockets.Disks[bond.SeedDisk] == nil {
+			return errors.New("no listener for the seed")
+		}
 	}
 	return nil
 }
@@ -109,6 +112,9 @@ func (p *Process) launch(ctx context.Context, o *Options) error {
 		name := o.Config.Disks[i].Name
 		files = append(files, p.sockets.Disks[name], o.Disks[name])
 	}
+	if o.Config.Seed != nil {
+		files = append(files, p.sockets.Disks[bond.SeedDisk])
+	}
 	cmd := command(o, files)
 	if err := cmd.Start(); err != nil {
 		return err
@@ -163,6 +169,9 @@ func (p *Process) configure(ctx context.Context, o *Options, c *net.UnixConn) er
 	if err != nil {
 		return errors.New("configuration cannot be encoded") // the cause could quote it
 	}
+	// Room for a configuration with a seed; as much as the system allows, which is
+	// more by default.
+	_ = c.SetWriteBuffer(2 * maxConfig)
 	err = sendBytes(c, b)
 	bond.Wipe(b)
 	if err != nil {

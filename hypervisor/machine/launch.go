@@ -199,6 +199,11 @@ func (i *instance) launchSpec(ctx context.Context, spec *bond.Spec, taps []*os.F
 		s.Disks = append(s.Disks, vm.Disk{Name: d.Name, Bus: d.Bus, Boot: d.Boot, ReadOnly: d.ReadOnly, Discard: d.Discard, VhostUser: i.byVhostUser(d.Name)})
 		s.DiskSockets[d.Name] = k.DiskPath(d.Name)
 	}
+	if spec.Seed != nil {
+		bus := seedBus(spec)
+		s.Disks = append(s.Disks, vm.Disk{Name: bond.SeedDisk, Bus: bus, ReadOnly: seedReadOnly(bus)})
+		s.DiskSockets[bond.SeedDisk] = k.DiskPath(bond.SeedDisk)
+	}
 	for _, n := range spec.NICs {
 		s.NICs = append(s.NICs, vm.NIC{MAC: n.MAC, Model: n.Model})
 	}
@@ -225,7 +230,7 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 	uid := m.manager.cfg.VM.UID(i.slot)
 	o := keeper.Options{
 		Self: m.manager.cfg.VM.Self, UID: uid + 1, GID: uid + 1, Dir: dir, SocketDir: i.sockets,
-		Sockets: i.spareSockets(), Config: keeper.Config{VM: m.id.String(), QEMUUID: uid},
+		Sockets: i.spareSockets(), Config: keeper.Config{VM: m.id.String(), QEMUUID: uid, Seed: spec.Seed, SeedReadOnly: seedReadOnly(seedBus(spec))},
 		Disks: files, Ring: ring, Stderr: os.Stderr,
 	}
 	if unix.Geteuid() != 0 {

@@ -92,7 +92,7 @@ func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) 
 	}
 	for _, r := range recs {
 		mc, err := m.load(r)
-		wipeVolumeKeys(&r.Spec)
+		r.Spec.Wipe()
 		if err != nil {
 			return nil, fmt.Errorf("bond of VM %s: %w", r.Bond.VM(), err)
 		}
@@ -347,13 +347,6 @@ func (m *Manager) consoleDir() string         { return filepath.Join(m.cfg.RunDi
 
 func invalid(format string, args ...any) error {
 	return &qmp.Error{Class: qmp.ClassInvalid, Desc: "UVBond: " + fmt.Sprintf(format, args...)}
-}
-
-// wipeVolumeKeys keeps volume keys out of memory while no launch needs them.
-func wipeVolumeKeys(s *bond.Spec) {
-	for i := range s.Disks {
-		s.Disks[i].VolumeKey.Wipe()
-	}
 }
 
 func closeFiles(files map[string]*os.File) {

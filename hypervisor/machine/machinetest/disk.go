@@ -78,6 +78,12 @@ func CopyDisk(t testing.TB, from, to string) {
 // which it boots from. The bond is the owner's; volume keys stay the caller's.
 func Register(t testing.TB, host *bond.HostPublic, policy string, disks ...bond.Disk) ([]byte, *bond.Bond) {
 	t.Helper()
+	return RegisterSpec(t, host, policy, func(*bond.Spec) {}, disks...)
+}
+
+// RegisterSpec is Register for a VM that the caller changes before it is sealed.
+func RegisterSpec(t testing.TB, host *bond.HostPublic, policy string, change func(*bond.Spec), disks ...bond.Disk) ([]byte, *bond.Bond) {
+	t.Helper()
 	reg := &bond.Registration{
 		Offered: bond.Supported, Chosen: bond.Version, IssuedAt: time.Now().Unix(), Secret: bond.RandomSecret(32), Policy: policy,
 		Spec: bond.Spec{MemoryBytes: 32 << 20, VCPUs: 1, Firmware: "bios", Machine: "pc"},
@@ -87,6 +93,7 @@ func Register(t testing.TB, host *bond.HostPublic, policy string, disks ...bond.
 		d.Boot = len(reg.Spec.Disks) == 0
 		reg.Spec.Disks = append(reg.Spec.Disks, d)
 	}
+	change(&reg.Spec)
 	sealed, b, err := bond.SealRegistration(host, bond.NewTenantID(), bond.NewVMID(), reg)
 	if err != nil {
 		t.Fatal(err)
