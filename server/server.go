@@ -22,6 +22,7 @@ import (
 	"github.com/uvbond/uvbond/server/api"
 	"github.com/uvbond/uvbond/server/config"
 	"github.com/uvbond/uvbond/server/images"
+	"github.com/uvbond/uvbond/server/relay"
 	"github.com/uvbond/uvbond/server/store"
 	"github.com/uvbond/uvbond/server/toolstack"
 	"github.com/uvbond/uvbond/server/vms"
@@ -48,6 +49,7 @@ type instance struct {
 	vms      *vms.Service
 	gate     *toolstack.Gate
 	metrics  *api.Metrics
+	relay    *relay.Hub
 	http     *http.Server
 	plain    *http.Server // metrics, or nil
 	stopping context.Context
@@ -144,8 +146,9 @@ func (i *instance) serve(ctx context.Context, cert *Certificate) error {
 
 func (i *instance) build(cert *Certificate) {
 	cfg, log := i.opts.Config, i.opts.Log
+	i.relay = &relay.Hub{Gate: i.gate, Log: log, Metrics: i.metrics.Channels, Total: cfg.Limits.Channels, PerTenant: cfg.Limits.ChannelsPerTenant, Hello: cfg.Timeouts.Header.D()}
 	handler := api.New(api.Options{Config: cfg, Version: i.opts.Version, Log: log, Store: i.store, Images: i.images,
-		VMs: i.vms, Gate: i.gate, Metrics: i.metrics, Stopping: i.stopping})
+		VMs: i.vms, Gate: i.gate, Metrics: i.metrics, Relay: i.relay, Stopping: i.stopping})
 	i.http = &http.Server{
 		Handler:           handler.Handler(),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert.Certificate}},
@@ -167,11 +170,14 @@ func (i *instance) drain(ctx context.Context) error {
 	i.stop()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.opts.Config.Timeouts.Drain.D())
 	defer cancel()
+	var channels sync.WaitGroup
+	channels.Go(func() { i.relay.Stop(ctx) })
 	err := i.http.Shutdown(ctx)
 	if err != nil {
 		i.opts.Log.Warn("requests were cut off", "error", err)
 		err = i.http.Close()
 	}
+	channels.Wait()
 	err = errors.Join(err, i.plain.Close())
 	i.opts.Log.Info("stopped")
 	return err

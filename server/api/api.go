@@ -19,6 +19,7 @@ import (
 	"github.com/uvbond/uvbond/server/config"
 	"github.com/uvbond/uvbond/server/images"
 	"github.com/uvbond/uvbond/server/problem"
+	"github.com/uvbond/uvbond/server/relay"
 	"github.com/uvbond/uvbond/server/store"
 	"github.com/uvbond/uvbond/server/toolstack"
 	"github.com/uvbond/uvbond/server/vms"
@@ -34,6 +35,7 @@ type Options struct {
 	VMs     *vms.Service
 	Gate    *toolstack.Gate
 	Metrics *Metrics
+	Relay   *relay.Hub
 	// Stopping ends when the server stops: commands that only wait end then.
 	Stopping context.Context
 }
@@ -66,6 +68,7 @@ func New(opts Options) *Server {
 	s.imageRoutes()
 	s.vmRoutes()
 	s.diskRoutes()
+	s.channelRoute()
 	if opts.Config.MetricsListen == "" {
 		s.mux.Handle("GET /metrics", opts.Metrics.Handler())
 		s.api.OpenAPI().AddOperation(&huma.Operation{

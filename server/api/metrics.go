@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/uvbond/uvbond/server/relay"
 	"github.com/uvbond/uvbond/server/toolstack"
 )
 
@@ -29,6 +30,9 @@ type Metrics struct {
 	gateSeconds  *prometheus.HistogramVec
 	gateUp       prometheus.Gauge
 	up           atomic.Bool
+
+	// Channels are those of the relay.
+	Channels *relay.Metrics
 }
 
 // NewMetrics makes registries of its own.
@@ -48,6 +52,7 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(m.requests, m.durations, m.inFlight, m.authFailures, m.turnedAway, m.uploaded, m.gateCalls, m.gateSeconds, m.gateUp,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Channels = relay.NewMetrics(m.registry)
 	return m
 }
 

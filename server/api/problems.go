@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -43,6 +44,9 @@ var classes = map[int]string{
 	http.StatusRequestEntityTooLarge: problem.ClassTooLarge, http.StatusUnsupportedMediaType: problem.ClassInvalid,
 	http.StatusNotAcceptable: problem.ClassInvalid, http.StatusUnprocessableEntity: problem.ClassInvalid,
 }
+
+// problemType is for the API's description.
+var problemType = reflect.TypeFor[Problem]()
 
 var installErrors sync.Once
 

@@ -56,19 +56,21 @@ type Log struct {
 
 // Limits bound what clients may use.
 type Limits struct {
-	Connections  int      `toml:"connections"`             // open TCP connections
-	Requests     int      `toml:"requests"`                // requests at once
-	Uploads      int      `toml:"uploads"`                 // upload chunks at once
-	Commands     int      `toml:"commands"`                // gate sessions at once
-	PerTenant    int      `toml:"per_tenant"`              // requests at once of one tenant
-	AuthFailures int      `toml:"auth_failures"`           // failed authentications a minute and address
-	Quota        Size     `toml:"quota"`                   // bytes of images of a new tenant
-	MaxVMs       int      `toml:"max_vms"`                 // VMs of a new tenant
-	MaxImages    int      `toml:"max_images"`              // images of every tenant
-	UploadExpiry Duration `toml:"upload_expiry"`           // an upload without progress is dropped after this time
-	FreeSpace    Size     `toml:"free_space"`              // kept free on the data directory's file system
-	GateWait     Duration `toml:"gate_wait"`               // a command waits so long for another session on its VM
-	PollInterval Duration `toml:"poll_interval,omitempty"` // between looks at a VM that shuts down
+	Connections       int      `toml:"connections"`             // open TCP connections
+	Requests          int      `toml:"requests"`                // requests at once
+	Uploads           int      `toml:"uploads"`                 // upload chunks at once
+	Commands          int      `toml:"commands"`                // gate sessions at once
+	PerTenant         int      `toml:"per_tenant"`              // requests at once of one tenant
+	Channels          int      `toml:"channels"`                // open channels
+	ChannelsPerTenant int      `toml:"channels_per_tenant"`     // open channels of one tenant
+	AuthFailures      int      `toml:"auth_failures"`           // failed authentications a minute and address
+	Quota             Size     `toml:"quota"`                   // bytes of images of a new tenant
+	MaxVMs            int      `toml:"max_vms"`                 // VMs of a new tenant
+	MaxImages         int      `toml:"max_images"`              // images of every tenant
+	UploadExpiry      Duration `toml:"upload_expiry"`           // an upload without progress is dropped after this time
+	FreeSpace         Size     `toml:"free_space"`              // kept free on the data directory's file system
+	GateWait          Duration `toml:"gate_wait"`               // a command waits so long for another session on its VM
+	PollInterval      Duration `toml:"poll_interval,omitempty"` // between looks at a VM that shuts down
 }
 
 // Timeouts bound slow clients and slow ends.
@@ -89,7 +91,7 @@ func Default() *Config {
 		DataDir: defaultDataDir(), Gate: "/run/uvbond/gate/gate.sock",
 		Log: Log{Format: "text", Level: "info"},
 		Limits: Limits{
-			Connections: 1024, Requests: 256, Uploads: 16, Commands: 64, PerTenant: 32,
+			Connections: 1024, Requests: 256, Uploads: 16, Commands: 64, PerTenant: 32, Channels: 512, ChannelsPerTenant: 256,
 			AuthFailures: 10, Quota: 100 << 30, MaxVMs: 100, MaxImages: 1000,
 			UploadExpiry: Duration(7 * 24 * time.Hour), FreeSpace: 128 << 20,
 			GateWait: Duration(10 * time.Second), PollInterval: Duration(300 * time.Millisecond),
@@ -189,7 +191,7 @@ func (c *Config) validateLimits() error {
 		n    int
 	}{
 		{"connections", l.Connections}, {"requests", l.Requests}, {"uploads", l.Uploads}, {"commands", l.Commands},
-		{"per_tenant", l.PerTenant}, {"auth_failures", l.AuthFailures}, {"max_images", l.MaxImages},
+		{"per_tenant", l.PerTenant}, {"channels", l.Channels}, {"channels_per_tenant", l.ChannelsPerTenant}, {"auth_failures", l.AuthFailures}, {"max_images", l.MaxImages},
 	} {
 		if v.n < 1 {
 			return fmt.Errorf("limits.%s: at least 1 is needed", v.name)

@@ -58,6 +58,7 @@ type Gate struct {
 	handlers map[string]Handler
 	vms      map[string]*VM
 	calls    []string
+	channel  ChannelEnd
 	conns    map[*net.UnixConn]bool
 	listener *net.UnixListener
 	work     sync.WaitGroup
@@ -206,6 +207,10 @@ func (g *Gate) serve(c *net.UnixConn) {
 			if conn.Send(response(req.ID, ret, err)) != nil {
 				return
 			}
+			if req.Execute == qmp.CmdChannel && err == nil {
+				g.endOfChannel()(c, req.Arguments)
+				return
+			}
 		}
 	}
 }
@@ -351,6 +356,8 @@ func (g *Gate) hypercall(s *session, c *Call) (any, error) {
 			status = qmp.StateShutdown
 		}
 		return qmp.StatusResult{Status: status, Running: status == qmp.StateRunning}, nil
+	case qmp.CmdChannel:
+		return g.openChannel(s, v)
 	case qmp.CmdReadConsole, qmp.CmdReadAudit:
 		return qmp.ChunkResult{Chunk: fmt.Appendf(nil, "%s %v", c.Command, c.Arguments)}, nil
 	case qmp.CmdGrow:

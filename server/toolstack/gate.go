@@ -76,14 +76,19 @@ func (g *Gate) execute(ctx context.Context, c *qmp.Client, timeout time.Duration
 	defer cancel()
 	start := time.Now()
 	err := c.Execute(ctx, command, args, ret, files...)
-	if g.Observe != nil {
-		class := qmp.ClassOf(err)
-		if err != nil && class == "" {
-			class = qmp.ClassUnavailable
-		}
-		g.Observe(command, class, time.Since(start))
-	}
+	g.observe(command, err, start)
 	return err
+}
+
+func (g *Gate) observe(command string, err error, start time.Time) {
+	if g.Observe == nil {
+		return
+	}
+	class := qmp.ClassOf(err)
+	if err != nil && class == "" {
+		class = qmp.ClassUnavailable
+	}
+	g.Observe(command, class, time.Since(start))
 }
 
 // once makes one call outside any session.

@@ -108,6 +108,11 @@ func (s *Service) Disks(ctx context.Context, t *store.Tenant, id string) ([]qmp.
 	return disks, nil
 }
 
+// Find returns a tenant's record, without asking the gate for its state.
+func (s *Service) Find(ctx context.Context, t *store.Tenant, id string) (*store.VM, error) {
+	return s.find(ctx, t, id)
+}
+
 func (s *Service) find(ctx context.Context, t *store.Tenant, id string) (*store.VM, error) {
 	v, err := s.Store.VM(ctx, t.ID, id)
 	if errors.Is(err, store.ErrNotFound) {
