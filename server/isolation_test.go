@@ -28,6 +28,7 @@ func TestIsolation(t *testing.T) {
 		{"PUT", "/v1/images/%s/data?offset=0", half, func(string) any { return data }},
 		{"GET", "/v1/vms/%s", vm, nil},
 		{"POST", "/v1/vms/%s/commands", vm, func(id string) any { return command(id, "pause") }},
+		{"POST", "/v1/vms/%s/commands/live", vm, func(id string) any { return command(id, "pause") }},
 		{"POST", "/v1/vms", image, func(id string) any { return newVM(vmID(9), "stolen", id) }},
 	}
 	r.gate.Calls()

@@ -37,9 +37,10 @@ type Result struct {
 
 // opened is a VM's state with its bond and a checked way to its host.
 type opened struct {
-	vm   *store.VM
-	bond *bond.Bond
-	conn *Conn
+	vm    *store.VM
+	bond  *bond.Bond
+	conn  *Conn
+	watch func(client.Hypercall) // nil: nobody watches
 }
 
 func (o *Owner) open(ctx context.Context, name string) (*opened, error) {
@@ -69,11 +70,19 @@ func (o *Owner) open(ctx context.Context, name string) (*opened, error) {
 // Run executes one of the plain management commands and returns its verified
 // result. The result is not nil beside an error when something was learnt.
 func (o *Owner) Run(ctx context.Context, name, command string) (*Result, error) {
+	return o.RunWatched(ctx, name, command, nil)
+}
+
+// RunWatched is Run, and tells watch of each hypercall that the server says it
+// sends. That is the server's word, for showing only: the receipt lists what was
+// executed. watch is called from the goroutine that calls RunWatched.
+func (o *Owner) RunWatched(ctx context.Context, name, command string, watch func(client.Hypercall)) (*Result, error) {
 	op, err := o.open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer op.bond.Wipe()
+	op.watch = watch
 	var descriptor []byte
 	if touchesInstance(command) {
 		if err := o.recoverDescriptor(ctx, op); err != nil {
@@ -123,7 +132,7 @@ func (o *Owner) relay(ctx context.Context, op *opened, t *sealed, p *client.Para
 // exchange sends a ticket once and verifies the receipt.
 func (o *Owner) exchange(ctx context.Context, op *opened, t *sealed, p *client.Params) (*client.Outcome, *Result, error) {
 	res := &Result{VM: op.vm.Name, Command: t.command}
-	out, err := op.conn.Command(ctx, op.vm.ID, client.Command{Command: t.command, Ticket: t.blob, Params: p})
+	out, err := op.send(ctx, client.Command{Command: t.command, Ticket: t.blob, Params: p})
 	if err != nil {
 		return nil, res, notAnswered(ctx, op.vm, t.command, err)
 	}
@@ -140,6 +149,13 @@ func (o *Owner) exchange(ctx context.Context, op *opened, t *sealed, p *client.P
 	}
 	res.Receipt = r
 	return out, res, o.verdict(op.vm.Name, r)
+}
+
+func (op *opened) send(ctx context.Context, cmd client.Command) (*client.Outcome, error) {
+	if op.watch == nil {
+		return op.conn.Command(ctx, op.vm.ID, cmd)
+	}
+	return op.conn.CommandLive(ctx, op.vm.ID, cmd, op.watch)
 }
 
 // remember stores a verified receipt and the VM's state. It finishes even when

@@ -171,6 +171,7 @@ func (s *Server) vmRoutes() {
 	command := s.operation(http.MethodPost, "/v1/vms/{id}/commands", "command-vm", "Run a management command under a ticket", base64Room(vms.MaxTicket), 404, 409, 413, 502, 507)
 	command.Description = "Answers 200 for whatever the gate answered, a refusal too; errors mean that nothing was asked of the VM."
 	huma.Register(s.api, command, s.command)
+	huma.Register(s.api, s.liveOperation(), s.live)
 	delegated := s.operation(http.MethodPost, "/v1/vms/{id}/delegated", "command-delegated-vm", "Run a management command under a delegate's ticket", base64Room(vms.MaxTicket), 404, 413, 502)
 	delegated.Description = "For whom the VM's owner delegated it to. Answers as for the owner's commands."
 	huma.Register(s.api, delegated, func(ctx context.Context, in *delegatedInput) (*body[CommandResult], error) {
@@ -181,9 +182,14 @@ func (s *Server) vmRoutes() {
 }
 
 func (s *Server) command(ctx context.Context, in *commandInput) (*body[CommandResult], error) {
-	var params vms.Params
+	return s.watched(ctx, in, nil)
+}
+
+// watched runs a command and tells watch, if any, of its hypercalls.
+func (s *Server) watched(ctx context.Context, in *commandInput, watch func(toolstack.Hypercall)) (*body[CommandResult], error) {
+	params := vms.Params{Watch: watch}
 	if p := in.Body.Params; p != nil {
-		params = vms.Params{From: p.Offset, Disk: p.Disk, Size: p.Size, Stored: p.Stored, Delegation: p.Delegation, IssuedUntil: p.IssuedUntil}
+		params = vms.Params{From: p.Offset, Disk: p.Disk, Size: p.Size, Stored: p.Stored, Delegation: p.Delegation, IssuedUntil: p.IssuedUntil, Watch: watch}
 		if in.Body.Command == "audit" {
 			params.From = p.From
 		}

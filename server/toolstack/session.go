@@ -2,6 +2,7 @@ package toolstack
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -45,6 +46,19 @@ type Command struct {
 	// For start only.
 	Taps   []*os.File
 	Expect *qmp.LaunchExpect
+
+	// Watch is told of each hypercall, when it is sent and when it is answered. It
+	// must not block: the session waits for it. nil: nobody wants to know.
+	Watch func(Hypercall)
+}
+
+// Hypercall is one step of a command, for whoever watches it. It proves nothing;
+// the receipt lists what was executed.
+type Hypercall struct {
+	Command   string
+	Arguments json.RawMessage // nil: none
+	Answered  bool            // false: just sent
+	Class     string          // of the error that it was answered with
 }
 
 // Result is what came of a command. Receipt, Descriptor and Chunks are sealed
@@ -116,7 +130,24 @@ func (s *session) open() (bool, error) {
 
 // call sends one hypercall.
 func (s *session) call(timeout time.Duration, command string, args, ret any, files ...*os.File) error {
-	return s.g.execute(s.calls, s.c, timeout, command, args, ret, files...)
+	if s.cmd.Watch == nil || command == qmp.CmdClose {
+		return s.g.execute(s.calls, s.c, timeout, command, args, ret, files...)
+	}
+	h := Hypercall{Command: command}
+	if args != nil {
+		var err error
+		if h.Arguments, err = json.Marshal(args); err != nil {
+			return err
+		}
+	}
+	s.cmd.Watch(h)
+	err := s.g.execute(s.calls, s.c, timeout, command, args, ret, files...)
+	h.Answered, h.Class = true, qmp.ClassOf(err)
+	if err != nil && h.Class == "" {
+		h.Class = qmp.ClassUnavailable
+	}
+	s.cmd.Watch(h)
+	return err
 }
 
 // status asks for the run state.

@@ -25,6 +25,8 @@ type Params struct {
 
 	Delegation  string // undelegate: id, or
 	IssuedUntil int64  // all that were issued until then
+
+	Watch func(toolstack.Hypercall) // told of each hypercall; must not block; may be nil
 }
 
 // Command relays one management command of a VM's owner. An error means that
@@ -43,7 +45,7 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 	if v.Phase == store.PhaseRegistering {
 		return nil, problem.New(http.StatusConflict, problem.ClassBusy, "VM %s is being registered just now", id)
 	}
-	cmd := &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: p.From, Size: p.Size, Delegation: p.Delegation, IssuedUntil: p.IssuedUntil}
+	cmd := &toolstack.Command{VM: v.ID, Name: command, Ticket: ticket, From: p.From, Size: p.Size, Delegation: p.Delegation, IssuedUntil: p.IssuedUntil, Watch: p.Watch}
 	if command == "grow" {
 		if err := s.growImage(ctx, t, v, p); err != nil {
 			return nil, err

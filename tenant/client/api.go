@@ -6,6 +6,7 @@
 package client
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/uvbond/uvbond/qmp"
@@ -99,6 +100,18 @@ type Outcome struct {
 	Descriptor []byte   `json:"descriptor,omitempty"`
 	Chunks     [][]byte `json:"chunks,omitempty"`
 }
+
+// Hypercall is what the server says of a step of a command that is watched: once
+// when it was sent and once when it was answered. Nothing vouches for it.
+type Hypercall struct {
+	Command   string          `json:"command"`
+	Arguments json.RawMessage `json:"arguments,omitempty"`
+	Answered  bool            `json:"answered"`
+	Class     string          `json:"class,omitempty"` // of the error it was answered with
+}
+
+// maxHypercalls bounds what is told of one command that is watched.
+const maxHypercalls = 4096
 
 // Caps on what is read from the server, bytes. The largest honest answer is a
 // command that returns chunks of at most 1 MiB each, in base64.

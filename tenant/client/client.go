@@ -129,6 +129,12 @@ func ProbeTLS(ctx context.Context, address string) (string, error) {
 // call sends one request and decodes the answer into out, reading at most max
 // bytes of it. A failure after the request was written is a *SentError.
 func (c *Client) call(ctx context.Context, r request, out any) error {
+	return c.stream(ctx, r, func(body io.Reader) error { return decode(body, r.most, out) })
+}
+
+// stream sends one request and lets take read the answer's body, of which it sees
+// one byte more than r.most at most.
+func (c *Client) stream(ctx context.Context, r request, take func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	var sent atomic.Bool
@@ -154,7 +160,7 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return problem(resp)
 	}
-	return decode(resp.Body, r.most, out)
+	return take(io.LimitReader(resp.Body, r.most+1))
 }
 
 type request struct {

@@ -134,8 +134,13 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.evil == ReplayedReceipt && v.last != nil {
-		answer(w, client.Outcome{Outcome: "done", Receipt: v.last})
+		answer(w, outcomeOf(r, &client.Outcome{Outcome: "done", Receipt: v.last}))
 		return
+	}
+	if live(r) {
+		s.mu.Unlock() // a slow step holds nobody else up
+		s.tellHypercalls(w, in.Command)
+		s.mu.Lock()
 	}
 	out := s.execute(v, in)
 	switch s.evil {
@@ -154,7 +159,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) {
 	case NoChunks:
 		out.Chunks = nil
 	}
-	answer(w, out)
+	answer(w, outcomeOf(r, out))
 }
 
 // ticketOf opens a ticket of either kind.

@@ -57,6 +57,10 @@ const (
 type Server struct {
 	HTTP *httptest.Server
 
+	// Step is called after each hypercall of a command that is watched, to slow it
+	// down. Set it before the first request.
+	Step func(command string)
+
 	mu     sync.Mutex
 	evil   string
 	key    *bond.HostKey
@@ -89,6 +93,7 @@ func New() (*Server, error) {
 	mux.HandleFunc("GET /v1/vms/{id}", s.getVM)
 	mux.HandleFunc("GET /v1/vms/{id}/disks", s.disks)
 	mux.HandleFunc("POST /v1/vms/{id}/commands", s.command)
+	mux.HandleFunc("POST /v1/vms/{id}/commands/live", s.command)
 	mux.HandleFunc("POST /v1/vms/{id}/delegated", s.delegated)
 	s.HTTP = httptest.NewTLSServer(s.guard(mux))
 	return s, nil
