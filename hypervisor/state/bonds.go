@@ -272,6 +272,7 @@ func (t *Tx) DeleteBond(vm bond.VMID, entries ...Entry) (Head, error) {
 		t.delete(bucketBonds, vm[:]),
 		t.delete(bucketInstances, vm[:]),
 		t.delete(bucketGrants, vm[:]),
+		t.forgetBuilds(vm),
 		t.forgetNonces(vm),
 		t.forgetLog(vm),
 		t.put(bucketMeta, keyScrub, nil),

@@ -11,7 +11,7 @@
 // back, or a record removed by someone who can rewrite the file; a state key
 // source with a counter (a TPM) can, and is the place for it.
 //
-// # Format, version 2
+// # Format, version 3
 //
 // One bbolt file, buckets as listed in store.go. The value "format" in bucket
 // "meta" is the version as 4 bytes, big-endian. Every other value is
@@ -56,8 +56,10 @@ import "encoding/binary"
 // FormatVersion of the database. On-disk format:
 //
 //  1. the first.
-//  2. bucket "grants": what was used of policies and delegations. Open brings a
-//     database of format 1 to it.
-const FormatVersion uint32 = 2
+//  2. bucket "grants": what was used of policies and delegations.
+//  3. bucket "builds": how far disks are made from their base images.
+//
+// Open brings a database of an earlier format to the last.
+const FormatVersion uint32 = 3
 
 func formatRecord() []byte { return binary.BigEndian.AppendUint32(nil, FormatVersion) }

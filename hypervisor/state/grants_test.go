@@ -167,12 +167,25 @@ func TestPauseRecords(t *testing.T) {
 	})
 }
 
-// TestUpgrade: a database of format 1 is taken over with its bonds.
+// TestUpgrade: databases of earlier formats are taken over with their bonds.
 func TestUpgrade(t *testing.T) {
+	for format := byte(1); format < byte(FormatVersion); format++ {
+		testUpgrade(t, format)
+	}
+}
+
+func testUpgrade(t *testing.T, format byte) {
 	s, dir := testStore(t, Options{})
 	vm := addBond(t, s).Bond.VM()
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		return errors.Join(tx.DeleteBucket(bucketGrants), tx.Bucket(bucketMeta).Put(keyFormat, []byte{0, 0, 0, 1}))
+		for name, from := range since {
+			if uint32(format) < from {
+				if err := tx.DeleteBucket([]byte(name)); err != nil {
+					return err
+				}
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keyFormat, []byte{0, 0, 0, format})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +193,9 @@ func TestUpgrade(t *testing.T) {
 	_ = s.Close()
 	s = reopen(t, dir, Options{})
 	if err := s.Update(func(tx *Tx) error { return tx.Use(vm, "pause", 0, twice) }); err != nil {
+		t.Error(err)
+	}
+	if err := s.PutBuild(vm, "root", &BuildRecord{Done: 1}); err != nil {
 		t.Error(err)
 	}
 	// Only format 1 may lack it.

@@ -223,8 +223,10 @@ func upgrade(tx *bolt.Tx) error {
 	if bytes.Equal(tx.Bucket(bucketMeta).Get(keyFormat), formatRecord()) {
 		return nil
 	}
-	if _, err := tx.CreateBucketIfNotExists(bucketGrants); err != nil {
-		return fmt.Errorf("state: bring the database to format %d: %w", FormatVersion, err)
+	for _, name := range allBuckets {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return fmt.Errorf("state: bring the database to format %d: %w", FormatVersion, err)
+		}
 	}
 	return tx.Bucket(bucketMeta).Put(keyFormat, formatRecord())
 }

@@ -21,6 +21,17 @@ func (s *Store) Bonds() (r []*BondRecord, err error) {
 	return r, err
 }
 
+// Build is Tx.Build.
+func (s *Store) Build(vm bond.VMID, disk string) (r *BuildRecord, err error) {
+	err = s.View(func(t *Tx) error { r, err = t.Build(vm, disk); return err })
+	return r, err
+}
+
+// PutBuild is Tx.PutBuild.
+func (s *Store) PutBuild(vm bond.VMID, disk string, r *BuildRecord, e ...Entry) error {
+	return s.Update(func(t *Tx) error { return t.PutBuild(vm, disk, r, e...) })
+}
+
 // UpdatePolicy is Tx.UpdatePolicy.
 func (s *Store) UpdatePolicy(vm bond.VMID, policy string, e ...Entry) error {
 	return s.Update(func(t *Tx) error { return t.UpdatePolicy(vm, policy, e...) })

@@ -23,6 +23,7 @@ var (
 	bucketAudit     = []byte("audit")     // vm -> bucket: seq -> chain value, record
 	bucketLogs      = []byte("logs")      // vm -> logWire
 	bucketGrants    = []byte("grants")    // vm -> grantsWire; since format 2
+	bucketBuilds    = []byte("builds")    // vm name-of-disk -> BuildRecord; since format 3
 
 	keyFormat   = []byte("format")   // the only value that is not sealed
 	keyIdentity = []byte("identity") // identityWire
@@ -31,7 +32,10 @@ var (
 )
 
 var allBuckets = [][]byte{bucketMeta, bucketBonds, bucketUsed, bucketInstances,
-	bucketNonces, bucketExpiries, bucketAudit, bucketLogs, bucketGrants}
+	bucketNonces, bucketExpiries, bucketAudit, bucketLogs, bucketGrants, bucketBuilds}
+
+// since is the format that a bucket came with, where that is not the first.
+var since = map[string]uint32{string(bucketGrants): 2, string(bucketBuilds): 3}
 
 type identityWire struct {
 	Key     []byte `cbor:"1,keyasint"`

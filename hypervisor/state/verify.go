@@ -38,7 +38,6 @@ func (s *Store) verify(tx *bolt.Tx) error {
 // bucketsOf returns the buckets that a database of its format has, once all of
 // them are there.
 func bucketsOf(tx *bolt.Tx) ([][]byte, error) {
-	buckets := allBuckets
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil {
 		return nil, fmt.Errorf("%w: no bucket %s: not this program's file, or damaged", ErrCorrupt, bucketMeta)
@@ -47,13 +46,11 @@ func bucketsOf(tx *bolt.Tx) ([][]byte, error) {
 	if len(f) != 4 {
 		return nil, fmt.Errorf("%w: no format version", ErrCorrupt)
 	}
-	switch v := binary.BigEndian.Uint32(f); v {
-	case FormatVersion:
-	case 1:
-		buckets = slices.DeleteFunc(slices.Clone(allBuckets), func(name []byte) bool { return bytes.Equal(name, bucketGrants) })
-	default:
+	v := binary.BigEndian.Uint32(f)
+	if v < 1 || v > FormatVersion {
 		return nil, fmt.Errorf("state: database has format %d, this program reads 1 to %d: use the version of uvbond-hypervisor that wrote it", v, FormatVersion)
 	}
+	buckets := slices.DeleteFunc(slices.Clone(allBuckets), func(name []byte) bool { return since[string(name)] > v })
 	for _, name := range buckets {
 		if tx.Bucket(name) == nil {
 			return nil, fmt.Errorf("%w: no bucket %s: not this program's file, or damaged", ErrCorrupt, name)
