@@ -34,6 +34,9 @@ type Client struct {
 	base  *url.URL
 	token string
 	http  *http.Client
+
+	dialer *net.Dialer // of channels, which have connections of their own
+	tls    *tls.Config
 }
 
 // ParseURL checks the address of a server. Only https is accepted: the token
@@ -75,7 +78,7 @@ func New(o Options) (*Client, error) {
 		ForceAttemptHTTP2:      true,
 	}
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{base: base, token: o.Token, http: &http.Client{Transport: transport, CheckRedirect: refuse}}, nil
+	return &Client{base: base, token: o.Token, http: &http.Client{Transport: transport, CheckRedirect: refuse}, dialer: dialer, tls: pinned(pin)}, nil
 }
 
 // pinned builds a TLS configuration that replaces the check of a certificate
