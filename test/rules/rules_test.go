@@ -96,6 +96,9 @@ func TestPurePackages(t *testing.T) {
 		"automaton": nil,
 		"policy":    {module + "/automaton"},
 		"disk/xts":  nil,
+
+		"channel/console":     nil,
+		"channel/console/hub": {module + "/channel/console"},
 	}
 	for folder, allowed := range extra {
 		for _, p := range list(t, "./"+folder) {

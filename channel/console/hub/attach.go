@@ -1,0 +1,162 @@
+package hub
+
+import (
+	"slices"
+	"time"
+
+	"github.com/uvbond/uvbond/channel/console"
+)
+
+// attach makes a viewer of a client, or says why not.
+func (h *Hub) attach(v *viewer, a console.Attach) *console.End {
+	next, end := h.begin(a.Start)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s, resumed := h.session(a.Session)
+	old := s.viewer
+	if old == nil && len(h.viewers) >= console.MaxViewers {
+		return &console.End{Why: console.Crowded}
+	}
+	h.lastID++
+	v.session, v.id, v.name, v.size, v.since = s, h.lastID, a.Name, a.Size, time.Now()
+	v.next, v.list, v.taken = next, true, resumed
+	v.hello = &console.Attached{Resumed: resumed, ID: v.id, Offset: next, End: end, Input: s.seen}
+	s.viewer = v
+	wrote := false
+	if old != nil {
+		v.since, wrote = old.since, h.writer == old
+		h.remove(old)
+		old.finish(&console.End{Why: console.Replaced})
+	}
+	h.viewers = append(h.viewers, v)
+	if wrote && a.Mode != console.Read {
+		v.wants, h.writer = true, v
+	} else {
+		h.mode(v, a.Mode)
+	}
+	h.promote()
+	h.tell()
+	return nil
+}
+
+// begin finds the first byte of a viewer's output. An offset that was not printed yet
+// is one of another instance: output goes on at the end.
+func (h *Hub) begin(s console.Start) (next, end uint64) {
+	_, oldest, end := h.ring.Copy(nil, 0)
+	if s.From == console.FromOffset {
+		return min(s.N, end), end
+	}
+	return max(end-min(s.N, end), oldest), end
+}
+
+// session finds a session, or makes it, and forgets the oldest that nobody is attached with.
+func (h *Hub) session(token [console.SessionSize]byte) (s *session, known bool) {
+	i := slices.IndexFunc(h.sessions, func(s *session) bool { return s.token == token })
+	if i >= 0 {
+		s = h.sessions[i]
+		h.sessions = append(slices.Delete(h.sessions, i, i+1), s)
+		return s, true
+	}
+	s = &session{token: token}
+	h.sessions = append(h.sessions, s)
+	if len(h.sessions) > maxSessions+console.MaxViewers {
+		i := slices.IndexFunc(h.sessions, func(s *session) bool { return s.viewer == nil })
+		h.sessions = slices.Delete(h.sessions, i, i+1)
+	}
+	return s, false
+}
+
+// detach forgets a viewer that has gone.
+func (h *Hub) detach(v *viewer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v.session.viewer == v {
+		v.session.viewer = nil
+	}
+	if h.remove(v) {
+		h.promote()
+		h.tell()
+	}
+}
+
+// remove takes a viewer off the list.
+func (h *Hub) remove(v *viewer) bool {
+	i := slices.Index(h.viewers, v)
+	if i < 0 {
+		return false
+	}
+	h.viewers = slices.Delete(h.viewers, i, i+1)
+	if h.writer == v {
+		h.writer = nil
+	}
+	close(h.left)
+	h.left = make(chan struct{})
+	return true
+}
+
+// setMode does what a viewer asks for.
+func (h *Hub) setMode(v *viewer, m console.Mode) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !slices.Contains(h.viewers, v) {
+		return
+	}
+	h.mode(v, m)
+	h.promote()
+	h.tell()
+}
+
+func (h *Hub) mode(v *viewer, m console.Mode) {
+	v.wants = m != console.Read
+	switch {
+	case m == console.Take:
+		h.writer = v
+	case m == console.Read && h.writer == v:
+		h.writer = nil
+	}
+}
+
+// promote lets the viewer write that has been waiting for longest, if nobody writes.
+func (h *Hub) promote() {
+	for _, v := range h.viewers {
+		if h.writer != nil {
+			return
+		}
+		if v.wants {
+			h.writer = v
+		}
+	}
+}
+
+func (h *Hub) resize(v *viewer, s console.Size) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v.size != s {
+		v.size = s
+		h.tell()
+	}
+}
+
+// tell has the list sent to every viewer.
+func (h *Hub) tell() {
+	for _, v := range h.viewers {
+		v.list = true
+		v.wakeUp()
+	}
+}
+
+// list is who is attached.
+func (h *Hub) list() console.Viewers {
+	var l console.Viewers
+	for _, v := range h.viewers {
+		one := console.Viewer{ID: v.id, Since: v.since.UnixMilli(), Size: v.size, Name: v.name, Mode: console.Read}
+		switch {
+		case h.writer == v:
+			one.Mode = console.Write
+		case v.wants:
+			one.Mode = console.Waiting
+		}
+		l.Viewers = append(l.Viewers, one)
+	}
+	return l
+}
