@@ -214,7 +214,7 @@ func TestDocumentedLimits(t *testing.T) {
 		"[0*" + strconv.Itoa(MaxCalls) + " call]", "[0*" + strconv.Itoa(MaxRecords) + " bstr]", "[1*" + strconv.Itoa(MaxDisks) + " disk]",
 		"1.." + strconv.Itoa(maxIterations), strconv.Itoa(MinMemory) + ".." + strconv.Itoa(MaxMemory), "0.." + strconv.Itoa(maxUnix),
 		"0.." + strconv.Itoa(MaxDeadline), "[1*" + strconv.Itoa(maxVersions) + " uint .size 2]",
-		labelTranscript, labelBondKey, auditLabel, hostIDLabel,
+		labelTranscript, labelBondKey, labelChannelKey, auditLabel, hostIDLabel,
 		labelDelegationKey, labelDelegatedTicket, labelDelegateSeal, labelDelegateSign, delegateIDLabel, delegateTextForm,
 		strconv.Itoa(maxDelegationText),
 	} {

@@ -15,6 +15,7 @@ const (
 	labelPrefix     = "uvbond v1 "
 	labelTranscript = labelPrefix + "transcript"
 	labelBondKey    = labelPrefix + "bond key"
+	labelChannelKey = labelPrefix + "channel"
 )
 
 // keySize is the length in bytes of K and of every key under it.
@@ -82,4 +83,20 @@ func newAEAD(k *Secret, p Purpose) (cipher.AEAD, error) {
 		return nil, fmt.Errorf("bond: %w", err)
 	}
 	return a, nil
+}
+
+// ChannelKey returns the key of the bond's channels: the pre-shared key of their
+// handshakes (package channel). The caller wipes it. An error when the bond was wiped.
+func (b *Bond) ChannelKey() (*Secret, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.key.Len() == 0 {
+		return nil, invalid("bond", "has been wiped")
+	}
+	key, err := hkdf.Expand(sha256.New, b.key.Bytes(), labelChannelKey, keySize)
+	if err != nil {
+		return nil, fmt.Errorf("bond: deriving the channel key: %w", err)
+	}
+	defer Wipe(key)
+	return NewSecret(key), nil
 }

@@ -31,6 +31,7 @@ type vectors struct {
 	BootVolumeKey string          `json:"boot_volume_key"`
 	Transcript    string          `json:"transcript"`
 	BondKey       string          `json:"bond_key"`
+	ChannelKey    string          `json:"channel_key"`
 	Bond          string          `json:"stored_bond"`
 	Messages      []vectorMessage `json:"messages"`
 	Delegate      vectorDelegate  `json:"delegate"`
@@ -115,7 +116,16 @@ func generateVectors(t *testing.T) *vectors {
 		v.Messages = append(v.Messages, vectorOf(t, b, m))
 	}
 	v.Delegate = delegateVectors(t, b)
+	v.ChannelKey = channelKeyOf(t, b)
 	return v
+}
+
+func channelKeyOf(t *testing.T, b *Bond) string {
+	key, err := b.ChannelKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(key.Bytes())
 }
 
 func delegateVectors(t *testing.T, b *Bond) vectorDelegate {
@@ -222,6 +232,9 @@ func TestVectorsOpen(t *testing.T) {
 	tr := b.Transcript()
 	if hex.EncodeToString(tr[:]) != v.Transcript || hex.EncodeToString(b.key.Bytes()) != v.BondKey {
 		t.Error("transcript or K differs")
+	}
+	if channelKeyOf(t, b) != v.ChannelKey {
+		t.Error("channel key differs")
 	}
 	if b.Tenant() != v.Tenant || b.Host() != v.Host || b.VM() != v.VM || b.Version() != v.Version {
 		t.Error("identities differ")

@@ -82,7 +82,7 @@ func TestTrustBoundary(t *testing.T) {
 				t.Errorf("%s (untrusted) depends on %s: it would hold secret types", p.ImportPath, dep)
 			case within(p.ImportPath, "tenant", "cmd/uvbond") && within(dep, "server", "hypervisor", "cmd", "test"):
 				t.Errorf("%s (tenant) depends on %s", p.ImportPath, dep)
-			case within(p.ImportPath, "disk", "qmp", "bond", "automaton", "automata", "policy") && within(dep, "server", "hypervisor", "tenant", "cmd", "test"):
+			case within(p.ImportPath, "disk", "qmp", "bond", "channel", "automaton", "automata", "policy") && within(dep, "server", "hypervisor", "tenant", "cmd", "test"):
 				t.Errorf("%s (shared) depends on %s", p.ImportPath, dep)
 			}
 		}
@@ -94,6 +94,7 @@ func TestPurePackages(t *testing.T) {
 	extra := map[string][]string{
 		"bond":      {"github.com/fxamacker/cbor/v2"}, // the reason is in its package comment
 		"automaton": nil,
+		"channel":   {module + "/bond", "github.com/flynn/noise"},
 		"policy":    {module + "/automaton"},
 		"disk/xts":  nil,
 
