@@ -39,6 +39,10 @@ type VM struct {
 	Instance   uint64 `json:"instance,omitempty"`
 	BootNonce  []byte `json:"boot_nonce,omitempty"` // of a start whose descriptor has not come yet
 
+	// HostKeys are the public keys of the guest's sshd, a line each as in
+	// authorized_keys ("ssh-ed25519 AAAA..."). Empty: none is known.
+	HostKeys []string `json:"host_keys,omitempty"`
+
 	Delegations []Delegation `json:"delegations,omitempty"` // given away from this machine
 
 	State     string `json:"state,omitempty"` // from the newest verified receipt
