@@ -30,40 +30,59 @@ func (b *builder) logf(format string, args ...any) {
 
 func (b *builder) build(ctx context.Context) (string, error) {
 	begin := time.Now()
+	boot, err := b.bootFiles(ctx)
+	if err != nil {
+		return "", err
+	}
+	root, err := b.rootTree(ctx, boot.busybox, boot.modules)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(b.work, "root")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := root.write(dir); err != nil {
+		return "", err
+	}
+	disk, err := b.assemble(ctx, boot, dir, root.size()*11/10/mib+rootSpare)
+	if err != nil {
+		return "", err
+	}
+	b.logf("built a guest disk in %.1f s", time.Since(begin).Seconds())
+	return disk, nil
+}
+
+// bootFiles are what a disk boots with, whatever system is on it.
+type bootFiles struct {
+	kernel    string // path
+	modules   *modules
+	busybox   []byte
+	initramfs []byte
+}
+
+func (b *builder) bootFiles(ctx context.Context) (*bootFiles, error) {
 	pkg := "linux-image-cloud-amd64"
 	if b.Kernel == Generic {
 		pkg = "linux-image-amd64"
 	}
 	kernel, err := b.unpacked(ctx, pkg)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	images, err := filepath.Glob(filepath.Join(kernel, "boot", "vmlinuz-*"))
 	if err != nil || len(images) != 1 {
-		return "", fmt.Errorf("%d kernels in %s", len(images), kernel)
+		return nil, fmt.Errorf("%d kernels in %s", len(images), kernel)
 	}
-	mods, err := loadModules(kernel)
-	if err != nil {
-		return "", err
+	f := &bootFiles{kernel: images[0]}
+	if f.modules, err = loadModules(kernel); err != nil {
+		return nil, err
 	}
-	busybox, err := b.busybox(ctx)
-	if err != nil {
-		return "", err
+	if f.busybox, err = b.busybox(ctx); err != nil {
+		return nil, err
 	}
-	initramfs, err := bootTree(busybox, mods)
-	if err != nil {
-		return "", err
-	}
-	root, err := b.rootTree(ctx, busybox, mods)
-	if err != nil {
-		return "", err
-	}
-	disk, err := b.assemble(ctx, images[0], initramfs, root)
-	if err != nil {
-		return "", err
-	}
-	b.logf("built a guest disk in %.1f s", time.Since(begin).Seconds())
-	return disk, nil
+	f.initramfs, err = bootTree(f.busybox, f.modules)
+	return f, err
 }
 
 // busybox returns a static busybox: the system's, or the package's.

@@ -38,13 +38,14 @@ func (b *builder) cmdline() string {
 	return strings.Join(words, " ")
 }
 
-func (b *builder) assemble(ctx context.Context, kernel string, initramfs []byte, root *tree) (string, error) {
-	fi, err := os.Stat(kernel)
+// assemble makes the disk; the root file system has the content of root and is ext
+// MiB long, or as long as the disk's size asks for.
+func (b *builder) assemble(ctx context.Context, boot *bootFiles, root string, ext int64) (string, error) {
+	fi, err := os.Stat(boot.kernel)
 	if err != nil {
 		return "", err
 	}
-	fat := (fi.Size()+int64(len(initramfs)))/mib + 3
-	ext := root.size()*11/10/mib + rootSpare
+	fat := (fi.Size()+int64(len(boot.initramfs)))/mib + 3
 	total := fatStart + fat + ext
 	if want := int64(b.SizeMiB); want != 0 {
 		if want < total {
@@ -57,10 +58,10 @@ func (b *builder) assemble(ctx context.Context, kernel string, initramfs []byte,
 	if err := partition(ctx, disk, fat, total); err != nil {
 		return "", err
 	}
-	if err := b.fillFAT(ctx, disk, fat, kernel, initramfs); err != nil {
+	if err := b.fillFAT(ctx, disk, fat, boot.kernel, boot.initramfs); err != nil {
 		return "", err
 	}
-	return disk, b.fillRoot(ctx, disk, fatStart+fat, ext, root)
+	return disk, fillRoot(ctx, disk, fatStart+fat, ext, root)
 }
 
 func partition(ctx context.Context, disk string, fat, total int64) error {
@@ -129,14 +130,7 @@ func (b *builder) fillFAT(ctx context.Context, disk string, fat int64, kernel st
 	return nil
 }
 
-func (b *builder) fillRoot(ctx context.Context, disk string, start, size int64, root *tree) error {
-	dir := filepath.Join(b.work, "root")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if err := root.write(dir); err != nil {
-		return err
-	}
+func fillRoot(ctx context.Context, disk string, start, size int64, dir string) error {
 	return run(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", "uvbond-root", "-J", "size=4",
 		"-E", fmt.Sprintf("offset=%d,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard", start*mib),
 		"-d", dir, disk, strconv.FormatInt(size*mib/4096, 10))

@@ -75,10 +75,19 @@ func CacheDir() (string, error) {
 // Build returns the path of a raw disk with these options in the cache, and
 // builds it if it is not there. The file is read-only: Copy it to boot from it.
 // Concurrent builders, also in other processes, wait for each other.
-func Build(ctx context.Context, o Options) (path string, err error) {
+func Build(ctx context.Context, o Options) (string, error) {
 	if err := o.check(); err != nil {
 		return "", err
 	}
+	name, err := o.name()
+	if err != nil {
+		return "", err
+	}
+	return cached(name, o, func(b *builder) (string, error) { return b.build(ctx) })
+}
+
+// cached returns the path of a disk in the cache, and makes it if it is not there.
+func cached(name string, o Options, build func(*builder) (string, error)) (path string, err error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
@@ -91,10 +100,6 @@ func Build(ctx context.Context, o Options) (path string, err error) {
 		return "", err
 	}
 	defer unlock()
-	name, err := o.name()
-	if err != nil {
-		return "", err
-	}
 	path = filepath.Join(cache, name)
 	now := time.Now()
 	if err := os.Chtimes(path, now, now); err == nil {
@@ -106,7 +111,7 @@ func Build(ctx context.Context, o Options) (path string, err error) {
 		return "", fmt.Errorf("guest: %w", err)
 	}
 	defer os.RemoveAll(b.work)
-	disk, err := b.build(ctx)
+	disk, err := build(b)
 	if err != nil {
 		return "", fmt.Errorf("guest: %w", err)
 	}

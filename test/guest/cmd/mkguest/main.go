@@ -27,6 +27,7 @@ func run() int {
 	flag.BoolVar(&o.Cryptsetup, "cryptsetup", false, "put cryptsetup and dm-crypt on the disk")
 	flag.BoolVar(&o.Fio, "fio", false, "put fio on the disk")
 	flag.BoolVar(&o.Verbose, "verbose", false, "show the kernel's log on the serial port")
+	debian := flag.Bool("debian", false, "Debian 12 with cloud-init and sshd instead, for a first boot; needs root, and none of the other flags but -o")
 	flag.Parse()
 	if *out == "" || flag.NArg() != 0 {
 		flag.Usage()
@@ -35,14 +36,14 @@ func run() int {
 	o.Kernel, o.Log = guest.Kernel(*kernel), os.Stderr
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := write(ctx, o, *script, *out); err != nil {
+	if err := write(ctx, o, *script, *out, *debian); err != nil {
 		fmt.Fprintln(os.Stderr, "mkguest:", err)
 		return 1
 	}
 	return 0
 }
 
-func write(ctx context.Context, o guest.Options, script, out string) error {
+func write(ctx context.Context, o guest.Options, script, out string, debian bool) error {
 	if script != "" {
 		text, err := os.ReadFile(script)
 		if err != nil {
@@ -50,7 +51,11 @@ func write(ctx context.Context, o guest.Options, script, out string) error {
 		}
 		o.Script = string(text)
 	}
-	path, err := guest.Build(ctx, o)
+	build := func() (string, error) { return guest.Build(ctx, o) }
+	if debian {
+		build = func() (string, error) { return guest.Debian(ctx, guest.DebianOptions{Log: o.Log}) }
+	}
+	path, err := build()
 	if err != nil {
 		return err
 	}
