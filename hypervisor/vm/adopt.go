@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/hypervisor/netns"
 )
 
 // Adopt finds a running QEMU again and connects to its monitor. The error is ErrGone
@@ -39,6 +42,24 @@ func Adopt(ctx context.Context, cfg Config, rec Record) (*Instance, error) {
 		return nil, fmt.Errorf("adopt vm %s: %w", rec.ID, err)
 	}
 	return i, nil
+}
+
+// Network opens the network namespace that QEMU is in, for its keeper to be started
+// there; nil without root, because all share the host's then.
+func (i *Instance) Network() (*os.File, error) {
+	if !isRoot() {
+		return nil, nil
+	}
+	ns, err := netns.Of(i.rec.PID)
+	if err != nil {
+		return nil, err
+	}
+	// The number may have been given to another process just before.
+	if start, running, err := processTime(i.rec.PID); err != nil || !running || start != i.rec.StartTime {
+		ns.Close()
+		return nil, ErrGone
+	}
+	return ns, nil
 }
 
 // dyingTime is how long a process that was killed may take to give its memory back.

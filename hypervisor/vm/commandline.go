@@ -27,6 +27,8 @@ type commandLine struct {
 	vcpus   uint32
 	disks   []diskLine
 	nics    []nicLine
+	screen  bool
+	channel [6]byte // MAC of the network card for channels; zero: none
 	// codeFD and varsFD hold the UEFI firmware and its variables; zero means SeaBIOS.
 	codeFD, varsFD int
 	monitorFD      int    // a listening unix socket
@@ -58,7 +60,7 @@ func (c *commandLine) args() []string {
 	a.add("-S")
 	a.add("-no-shutdown")
 	a.add("-display", "none")
-	a.add("-vga", "none")
+	a.add("-vga", "none") // what addScreen adds is all
 	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	a.add("-machine", c.machineOption())
 	a.add("-cpu", cpuModel(c.accel))
@@ -76,11 +78,16 @@ func (c *commandLine) args() []string {
 	a.object("-device", options{{"driver", "virtio-rng-pci"}, {"id", "random"}, {"rng", "rng0"}})
 	c.addDisks(a)
 	c.addNICs(a)
+	// Last, so that a guest finds its other devices where they always were.
+	c.addChannelNIC(a)
+	c.addScreen(a)
 	return a.list
 }
 
 func (c *commandLine) machineOption() string {
-	m := c.machine + ",accel=" + c.accel + ",usb=off,vmport=off,dump-guest-core=off"
+	// graphics=off makes SeaBIOS use the serial port as its console: alone, or beside
+	// the display if there is one. It takes no display away.
+	m := c.machine + ",accel=" + c.accel + ",usb=off,vmport=off,graphics=off,dump-guest-core=off"
 	if c.codeFD != 0 {
 		m += ",pflash0=firmware,pflash1=variables"
 	}
@@ -256,17 +263,21 @@ func (c *commandLine) addNICs(a *argList) {
 			// A hub with a single port: the guest sees a card whose frames go nowhere.
 			a.add("-netdev", fmt.Sprintf("hubport,id=net%d,hubid=%[1]d", i))
 		}
-		driver := "virtio-net-pci"
-		if n.Model == ModelE1000 {
-			driver = "e1000"
-		}
-		a.object("-device", options{
-			{"driver", driver},
-			{"id", fmt.Sprintf("nic%d", i)},
-			{"netdev", fmt.Sprintf("net%d", i)},
-			{"mac", macString(n.MAC)},
-			{"romfile", ""}, // no option ROM, which could boot from the network
-		})
+		a.object("-device", nicDevice(n.Model, fmt.Sprintf("nic%d", i), fmt.Sprintf("net%d", i), n.MAC))
+	}
+}
+
+func nicDevice(model, id, netdev string, mac [6]byte) options {
+	driver := "virtio-net-pci"
+	if model == ModelE1000 {
+		driver = "e1000"
+	}
+	return options{
+		{"driver", driver},
+		{"id", id},
+		{"netdev", netdev},
+		{"mac", macString(mac)},
+		{"romfile", ""}, // no option ROM, which could boot from the network
 	}
 }
 

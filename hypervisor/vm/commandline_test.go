@@ -71,6 +71,16 @@ func TestGolden(t *testing.T) {
 			}
 		}
 	}
+	for _, machine := range []string{MachinePC, MachineQ35} {
+		for _, firmware := range []string{FirmwareBIOS, FirmwareUEFI} {
+			for _, model := range []string{ModelVirtio, ModelE1000} {
+				seen++
+				c := goldenLine(machine, firmware, BusVirtio, model, AccelTCG)
+				c.screen, c.channel = true, channelMAC
+				compareGolden(t, strings.Join([]string{machine, firmware, "channels", model}, "-"), c.args())
+			}
+		}
+	}
 	if files, err := filepath.Glob("testdata/*.args"); err != nil || len(files) != seen {
 		t.Errorf("%d golden files for %d combinations (%v)", len(files), seen, err)
 	}
@@ -100,6 +110,9 @@ func TestNeverRendered(t *testing.T) {
 		for _, bus := range []string{BusVirtio, BusNVMe} {
 			args := goldenLine(MachineQ35, firmware, bus, ModelE1000, AccelTCG).args()
 			text := strings.Join(args, " ")
+			if strings.Contains(text, "VGA") || strings.Contains(text, "virtio-tablet") {
+				t.Errorf("a display that was not asked for: %s", text)
+			}
 			for _, never := range []string{"-drive", "-kernel", "-fw_cfg", "-qmp", "-monitor", "-vnc", "-spice", "-gdb", "-readconfig", "-incoming", "-bios", `"driver":"raw"`, "qcow2", "user,", "script", "usb=on"} {
 				if strings.Contains(text, never) {
 					t.Errorf("%q in %s", never, text)
@@ -168,6 +181,7 @@ func TestValidate(t *testing.T) {
 		func(s *LaunchSpec) { s.VCPUs = 256 },
 		func(s *LaunchSpec) { s.Machine = "microvm" },
 		func(s *LaunchSpec) { s.Firmware = "coreboot" },
+		func(s *LaunchSpec) { s.ChannelMAC = [6]byte{1} },
 		disk(func(d *Disk) { d.Name = "Root" }),
 		disk(func(d *Disk) { d.Name = "other" }),
 		disk(func(d *Disk) { d.Bus = "scsi" }),

@@ -42,6 +42,9 @@ type Instance struct {
 	life context.Context
 	end  context.CancelFunc
 
+	forwards forwards
+	adding   sync.Mutex // held while a screen is added
+
 	mu sync.Mutex
 	// What follows is guarded by mu.
 	client *qmp.Client
@@ -120,6 +123,11 @@ func (i *Instance) Stderr() string {
 // *qmp.Error. While the monitor is being reconnected it fails; so does a command whose
 // answer was lost with the connection, which may have been carried out.
 func (i *Instance) Execute(ctx context.Context, command string, args any) (json.RawMessage, error) {
+	return i.execute(ctx, command, args)
+}
+
+// execute is Execute with files that go beside the command.
+func (i *Instance) execute(ctx context.Context, command string, args any, files ...*os.File) (json.RawMessage, error) {
 	i.mu.Lock()
 	client, shut := i.client, i.shut
 	i.mu.Unlock()
@@ -134,7 +142,7 @@ func (i *Instance) Execute(ctx context.Context, command string, args any) (json.
 		i.setQuit(true)
 	}
 	var answer json.RawMessage
-	err := client.Execute(ctx, command, args, &answer)
+	err := client.Execute(ctx, command, args, &answer, files...)
 	var refused *qmp.Error
 	if command == "quit" && errors.As(err, &refused) {
 		i.setQuit(false)

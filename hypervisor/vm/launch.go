@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/uvbond/uvbond/hypervisor/netns"
 )
 
 // stderrTail is how much of QEMU's last words is kept, in bytes.
@@ -103,6 +105,8 @@ func (l *launch) prepare() error {
 		machine: l.spec.Machine,
 		memory:  l.spec.MemoryBytes,
 		vcpus:   l.spec.VCPUs,
+		screen:  l.spec.Screen,
+		channel: l.spec.ChannelMAC,
 	}
 	if err := l.openFiles(); err != nil {
 		return err
@@ -270,10 +274,15 @@ func (l *launch) spawn() (cmd *exec.Cmd, orders, output *os.File, err error) {
 	cmd.ExtraFiles = append([]*os.File{ordersRead}, l.files...)
 	// An own session: neither a terminal nor the daemon's end takes QEMU along.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	start := cmd.Start
 	if l.isolate {
 		cmd.SysProcAttr.Cloneflags = namespaces
 	}
-	if err := cmd.Start(); err != nil {
+	if l.spec.Network != nil {
+		cmd.SysProcAttr.Cloneflags &^= unix.CLONE_NEWNET
+		start = func() error { return netns.Do(l.spec.Network, cmd.Start) }
+	}
+	if err := start(); err != nil {
 		orders.Close()
 		output.Close()
 		return nil, nil, nil, fmt.Errorf("start %s confine: %w", l.cfg.self(), err)
@@ -309,6 +318,9 @@ func (l *launch) finish(ctx context.Context, i *Instance, orders *os.File) error
 	}
 	if s.Running || s.Status != "prelaunch" {
 		return fmt.Errorf("QEMU is in state %q, not prelaunch: it was to start stopped", s.Status)
+	}
+	if l.spec.ConsoleSocket != "" {
+		return i.awaitConsole(ctx)
 	}
 	return nil
 }

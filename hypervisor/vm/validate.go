@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,9 @@ func (s *LaunchSpec) validate() error {
 	}
 	if s.Machine != MachinePC && s.Machine != MachineQ35 {
 		return fmt.Errorf("machine %q is not known: use %q or %q", s.Machine, MachinePC, MachineQ35)
+	}
+	if s.Network != nil && !isRoot() {
+		return errors.New("only root enters network namespaces")
 	}
 	if s.Firmware != FirmwareBIOS && s.Firmware != FirmwareUEFI {
 		return fmt.Errorf("firmware %q is not known: use %q or %q", s.Firmware, FirmwareBIOS, FirmwareUEFI)
@@ -106,6 +110,9 @@ func (s *LaunchSpec) validateNICs() error {
 		if n.MAC == ([6]byte{}) || n.MAC[0]&1 != 0 {
 			return fmt.Errorf("network card %d: %s is not a unicast address", i, macString(n.MAC))
 		}
+	}
+	if s.ChannelMAC[0]&1 != 0 {
+		return fmt.Errorf("network card for channels: %s is not a unicast address", macString(s.ChannelMAC))
 	}
 	if len(s.TapFiles) > len(s.NICs) {
 		return fmt.Errorf("%d tap devices for %d network cards", len(s.TapFiles), len(s.NICs))

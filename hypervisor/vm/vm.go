@@ -4,10 +4,11 @@
 //
 // It trusts its caller, the daemon: names, sizes and paths come from an opened
 // registration and from the configuration. It does not trust QEMU once the guest
-// runs. QEMU gets an own uid, own mount, network, IPC and UTS namespaces, an empty
-// root with only the libraries and firmware it needs, no capability, and opens
-// nothing that the daemon has not put there. What it says on its monitor is
-// bounded by package qmp, what it writes to its standard error is kept in a ring.
+// runs. QEMU gets an own uid, own mount, IPC and UTS namespaces, a network namespace in
+// which there is nothing but the VM's keeper, an empty root with only the libraries
+// and firmware it needs, no capability, and opens nothing that the daemon has not put
+// there. What it says on its monitor is bounded by package qmp, what it writes to its
+// standard error is kept in a ring.
 //
 // # Who owns what below Config.RunDir
 //
@@ -88,6 +89,10 @@ type LaunchSpec struct {
 	Machine     string // MachinePC or MachineQ35
 	Disks       []Disk
 	NICs        []NIC
+	// Screen: the VM has a display, which AddScreen reaches, and a pointer.
+	Screen bool
+	// ChannelMAC is of the network card whose ports Forward reaches; zero: there is none.
+	ChannelMAC [6]byte
 
 	// DiskSockets maps every disk's name to the unix socket on which the keeper serves
 	// it; an NBD export has the disk's name.
@@ -98,6 +103,9 @@ type LaunchSpec struct {
 	// TapFiles holds, by the NIC's index, descriptors of opened tap devices. A NIC
 	// without one is not connected to anything. The caller closes its own copies.
 	TapFiles []*os.File
+	// Network is the network namespace in which QEMU is to run, from package netns; nil:
+	// a new one with nothing in it. It must be nil without root. The caller closes it.
+	Network *os.File
 
 	// OnStarted is called once with the process id that QEMU will have, before QEMU
 	// is executed and so before it connects anywhere. It may be nil.
