@@ -53,6 +53,8 @@ type Config struct {
 
 	Seed         *bond.Seed // files of the first boot, or nil; stays the caller's
 	SeedReadOnly bool       // the seed's disk takes no writes
+	// Dials: the keeper connects to TCP ports, those that QEMU forwards to the guest.
+	Dials bool
 }
 
 func (c *Config) validate() error {
@@ -106,6 +108,7 @@ type wireConfig struct {
 	SocketDir string     `cbor:"4,keyasint"`
 	Disks     []wireDisk `cbor:"5,keyasint"`
 	Seed      *wireSeed  `cbor:"6,keyasint,omitempty"`
+	Dials     bool       `cbor:"7,keyasint,omitempty"`
 }
 
 type wireDisk struct {
@@ -131,7 +134,7 @@ func (w *wireConfig) wipe() {
 
 // encodeConfig returns the message for the keeper; the caller wipes it.
 func encodeConfig(c *Config, socketDir string) ([]byte, error) {
-	w := wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir, Seed: newWireSeed(c)}
+	w := wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir, Seed: newWireSeed(c), Dials: c.Dials}
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		w.Disks = append(w.Disks, wireDisk{
@@ -154,7 +157,7 @@ func decodeConfig(b []byte) (*Config, *wireConfig, error) {
 		// The decoder's text could quote what it read.
 		return nil, nil, errors.New("configuration is malformed")
 	}
-	c := &Config{VM: w.VM, QEMUUID: w.QEMUUID, Seed: w.Seed.seed()}
+	c := &Config{VM: w.VM, QEMUUID: w.QEMUUID, Seed: w.Seed.seed(), Dials: w.Dials}
 	if w.Seed != nil {
 		c.SeedReadOnly = w.Seed.ReadOnly
 	}

@@ -37,14 +37,15 @@ func harden() error {
 	return nil
 }
 
-// confine gives up every path, network and privilege; open descriptors stay usable.
-func confine(c *Confinement) {
+// confine gives up every path and privilege, and the network unless it dials TCP; open
+// descriptors stay usable.
+func confine(c *Confinement, dials bool) {
 	if err := allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		c.Problem = "no_new_privs: " + err.Error()
 		return // Landlock needs it
 	}
 	c.NoNewPrivileges = true
-	abi, err := landlock()
+	abi, err := landlock(dials)
 	if err != nil {
 		c.Problem = "landlock: " + err.Error()
 		return

@@ -17,9 +17,10 @@
 //	Options.SocketDir       root:qemu 0710: QEMU passes through, lists and changes nothing
 //	  <disk>.nbd or .vhost  root:qemu 0660: QEMU connects, cannot change its mode
 //	  console.sock          root:qemu 0660
-//	process                 keeper, own mount, network, IPC and UTS namespaces, no
-//	                        environment, no new privileges, not dumpable, no core file,
-//	                        Landlock rules that allow no path (where the kernel has it)
+//	process                 keeper, own mount, IPC and UTS namespaces, a network namespace
+//	                        that it shares with the VM's QEMU alone, no environment, no
+//	                        new privileges, not dumpable, no core file, Landlock rules
+//	                        that allow no path (where the kernel has it)
 //
 // Without root everything belongs to the one user there is, with modes 0700 and 0600.
 //

@@ -92,7 +92,7 @@ func prepare(conn *net.UnixConn, log *slog.Logger) (*keeper, error) {
 		k.close()
 		return nil, err
 	}
-	confine(&k.confinement)
+	confine(&k.confinement, c.Dials)
 	if p := k.confinement.Problem; p != "" {
 		k.log.Warn("keeper: not fully confined", "problem", p)
 	}

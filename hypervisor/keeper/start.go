@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/hypervisor/netns"
 )
 
 // startTimeout bounds a start whose context has no deadline.
@@ -31,6 +32,10 @@ type Options struct {
 	Disks     map[string]*os.File // ciphertext by disk name; stay the caller's
 	Ring      *os.File            // from CreateRing; stays the caller's
 	Stderr    *os.File            // where the keeper logs; nil discards
+	// Network is the network namespace in which the keeper runs, from package netns, so
+	// that it reaches what the VM's QEMU listens on; stays the caller's. Nil: a new one
+	// with nothing in it. Without root it is ignored: there is the host's.
+	Network *os.File
 }
 
 func (o *Options) validate() error {
@@ -116,7 +121,11 @@ func (p *Process) launch(ctx context.Context, o *Options) error {
 		files = append(files, p.sockets.Disks[bond.SeedDisk])
 	}
 	cmd := command(o, files)
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if o.Network != nil && os.Geteuid() == 0 {
+		start = func() error { return netns.Do(o.Network, cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return err
 	}
 	theirs.Close() // so that a keeper that dies ends the conversation
@@ -156,7 +165,10 @@ func command(o *Options, files []*os.File) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.GID, Groups: []uint32{}}
-		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+		if o.Network == nil {
+			cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET
+		}
 	}
 	return cmd
 }

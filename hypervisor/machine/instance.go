@@ -31,6 +31,7 @@ type instance struct {
 	ended      chan struct{} // closed when nothing of it is left
 	let        chan struct{} // closed when the daemon lets go of it
 	vhost      []string      // disks that are served by vhost-user, not NBD; constant
+	network    network       // that QEMU and the keepers share
 
 	keepers sync.Mutex // held while a keeper is started, or what it begins with is changed
 
@@ -221,6 +222,7 @@ func (i *instance) detach() {
 	if !i.letDone {
 		i.letDone = true
 		close(i.let)
+		i.network.close()
 		i.qemu.Close()
 	}
 }
@@ -256,6 +258,7 @@ func (i *instance) dismantle() {
 	closeFiles(i.files)
 	i.files, i.spare = nil, nil
 	i.mu.Unlock()
+	i.network.close()
 	m.removeFolders()
 }
 

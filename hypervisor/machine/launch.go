@@ -137,11 +137,20 @@ func (i *instance) start(ctx context.Context, spec *bond.Spec, l gate.Launch, bo
 		return err
 	}
 	i.chooseFrontEnds(spec)
+	if err := i.network.make(); err != nil {
+		return err
+	}
 	os.Remove(m.ringPath())
 	if err := i.startKeeper(ctx, spec); err != nil {
 		return err
 	}
-	if i.qemu, err = vm.Launch(ctx, cfg, i.launchSpec(ctx, spec, l.Taps)); err != nil {
+	ls := i.launchSpec(ctx, spec, l.Taps)
+	if ls.Network, err = i.network.dup(); err != nil {
+		return err
+	}
+	i.qemu, err = vm.Launch(ctx, cfg, ls)
+	ls.Network.Close()
+	if err != nil {
 		m.log.Error("QEMU did not start", "err", err)
 		return &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: QEMU did not start; the hypervisor's log has the reason"}
 	}
@@ -188,6 +197,7 @@ func (i *instance) launchSpec(ctx context.Context, spec *bond.Spec, taps []*os.F
 		ID: i.machine.id.String(), Slot: i.slot, MemoryBytes: spec.MemoryBytes, VCPUs: spec.VCPUs,
 		Firmware: spec.Firmware, Machine: spec.Machine, DiskSockets: map[string]string{},
 		ConsoleSocket: k.ConsolePath(), TapFiles: taps,
+		Screen: spec.Screen, ChannelMAC: spec.ChannelMAC,
 		OnStarted: func(pid int) {
 			if err := k.AllowPeer(ctx, pid); err != nil {
 				i.machine.log.Error("keeper was not told of QEMU", "err", err)
@@ -227,11 +237,16 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		return err
 	}
 	defer give()
+	ns, err := i.network.dup()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
 	uid := m.manager.cfg.VM.UID(i.slot)
 	o := keeper.Options{
 		Self: m.manager.cfg.VM.Self, UID: uid + 1, GID: uid + 1, Dir: dir, SocketDir: i.sockets,
-		Sockets: i.spareSockets(), Config: keeper.Config{VM: m.id.String(), QEMUUID: uid, Seed: spec.Seed, SeedReadOnly: seedReadOnly(seedBus(spec))},
-		Disks: files, Ring: ring, Stderr: os.Stderr,
+		Sockets: i.spareSockets(), Config: keeper.Config{VM: m.id.String(), QEMUUID: uid, Seed: spec.Seed, SeedReadOnly: seedReadOnly(seedBus(spec)), Dials: hasChannelNIC(spec)},
+		Disks: files, Ring: ring, Stderr: os.Stderr, Network: ns,
 	}
 	if unix.Geteuid() != 0 {
 		o.UID, o.GID, o.Config.QEMUUID = uint32(unix.Geteuid()), uint32(unix.Getegid()), uint32(unix.Geteuid())

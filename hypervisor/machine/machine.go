@@ -44,6 +44,8 @@ type Machine struct {
 	bond    *bond.Bond
 	log     *slog.Logger
 	disks   []string      // names of the registered disks
+	screen  bool          // registered with a display
+	forward bool          // registered with a network card for channels
 	change  chan struct{} // holds one token while a session may change the VM
 
 	pausing sync.Mutex // held before mu

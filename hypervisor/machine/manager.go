@@ -138,6 +138,7 @@ func (m *Manager) newMachine(b *bond.Bond, spec *bond.Spec, p *policy.Policy) *M
 	mc := &Machine{
 		id: b.VM(), manager: m, store: m.store, bond: b, policy: p,
 		change: make(chan struct{}, 1), log: m.log.With("vm", b.VM().String()),
+		screen: spec.Screen, forward: hasChannelNIC(spec),
 	}
 	for i := range spec.Disks {
 		mc.disks = append(mc.disks, spec.Disks[i].Name)

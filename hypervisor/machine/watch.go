@@ -262,6 +262,9 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 	}
 	inst.qemu = q
 	m.manager.holdSlot(rec.Slot)
+	if err := inst.network.adopt(q); err != nil {
+		m.log.Warn("QEMU's network namespace is not found; if the keeper ends it cannot be started again", "err", err)
+	}
 	if k != nil && kerr == nil {
 		if inst.files, err = k.Files(ctx); err != nil {
 			m.log.Warn("keeper does not give its files; if it ends the server must offer them again", "err", err)

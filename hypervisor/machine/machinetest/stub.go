@@ -155,6 +155,8 @@ func (s *stub) command(name string) (event, answer string) {
 		return "", `"return":""`
 	case Resized:
 		return "", fmt.Sprintf(`"return":%q`, strings.Join(s.resized, " "))
+	case "query-chardev":
+		return "", `"return":[{"label":"console","filename":"unix:","frontend-open":true}]`
 	case "quit":
 		return `"event":"SHUTDOWN","data":{"guest":false,"reason":"host-qmp-quit"}`, done
 	case Mute:
