@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/disk/nbd"
 )
 
@@ -26,7 +27,7 @@ type keeper struct {
 	control         *net.UnixListener
 	consoleListener *net.UnixListener
 	ringFile        *os.File
-	console         *console
+	console         *serialPort
 	disks           []*served
 	seed            *served // nil: the VM has none
 }
@@ -45,16 +46,22 @@ func (k *keeper) run(signals context.Context) error {
 	}
 	serving.Go(func() { k.console.serve(ctx, k.consoleListener) })
 	// The control socket outlives the rest, to report the last flush.
-	finish := sync.OnceValue(func() error {
-		stop()
-		serving.Wait()
-		return k.flush()
-	})
+	var once sync.Once
+	var flushed error
+	finish := func(e console.End) error {
+		once.Do(func() {
+			k.console.finish(e)
+			stop()
+			serving.Wait()
+			flushed = k.flush()
+		})
+		return flushed
+	}
 	ended := make(chan error, 1)
 	go k.serveControl(finish, ended)
 	select {
 	case <-signals.Done():
-		return finish()
+		return finish(console.End{Why: console.HostRestarted})
 	case err := <-ended:
 		return err
 	}
@@ -86,7 +93,7 @@ func (k *keeper) close() {
 }
 
 // serveControl answers the daemon, one connection after the other.
-func (k *keeper) serveControl(finish func() error, ended chan<- error) {
+func (k *keeper) serveControl(finish func(console.End) error, ended chan<- error) {
 	for {
 		c, err := k.control.AcceptUnix()
 		if err != nil {
@@ -105,7 +112,7 @@ func (k *keeper) serveControl(finish func() error, ended chan<- error) {
 	}
 }
 
-func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped bool, err error) {
+func (k *keeper) serveRequest(c *net.UnixConn, finish func(console.End) error) (stopped bool, err error) {
 	cred, err := nbd.PeerCredentials(c)
 	if err != nil {
 		return false, err
@@ -124,7 +131,7 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func() error) (stopped boo
 	var answer []*os.File
 	switch q.Command {
 	case cmdStop:
-		stopped, err = true, finish()
+		stopped, err = true, finish(console.End{Why: q.Why, Text: q.Text})
 		c.SetDeadline(time.Now().Add(5 * time.Second))
 	case cmdStats:
 		r.Stats = k.stats()

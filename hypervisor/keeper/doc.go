@@ -1,6 +1,6 @@
 // Package keeper is the process that holds one VM's volume keys: it serves the
-// VM's disks to QEMU by NBD or vhost-user on unix sockets and keeps what the VM
-// prints on its console. It also makes and serves the disk of a guest's first boot.  One keeper runs beside each QEMU; both outlive the daemon, which finds
+// VM's disks to QEMU by NBD or vhost-user on unix sockets, keeps what the VM
+// prints on its console, and lets the viewers of package hub read it and type. It also makes and serves the disk of a guest's first boot.  One keeper runs beside each QEMU; both outlive the daemon, which finds
 // them again.  Main is the keeper; Process is the daemon's handle on one.
 //
 // The keeper trusts the daemon, and nobody else.  From QEMU it takes NBD requests,

@@ -115,7 +115,7 @@ func (k *keeper) take() error {
 	if k.consoleListener, err = listener(fdConsole); err != nil {
 		return fmt.Errorf("console socket: %w", err)
 	}
-	k.console = &console{ring: ring, peers: k.peers, log: k.log}
+	k.console = newSerialPort(ring, k.peers, k.log)
 	for i := range k.config.Disks {
 		d, err := openServed(&k.config.Disks[i], fdDisks+2*i, k)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/disk"
 )
 
@@ -49,7 +50,7 @@ const (
 	cmdGrow        = "grow"        // Disk, Length
 	cmdAnnounce    = "announce"    // Disk: its front end is told of the size
 	cmdConnections = "connections" // Disk, and a socket to ask the daemon for connections on
-	cmdStop        = "stop"        // answered when everything is on stable storage
+	cmdStop        = "stop"        // Why, Text: what viewers of the console are told; answered when everything is on stable storage
 )
 
 type request struct {
@@ -58,6 +59,8 @@ type request struct {
 	PID     int32       `cbor:"3,keyasint,omitempty"`
 	Limits  disk.Limits `cbor:"4,keyasint,omitempty"`
 	Length  uint64      `cbor:"5,keyasint,omitempty"` // bytes
+	Why     console.Why `cbor:"10,keyasint,omitempty"`
+	Text    string      `cbor:"11,keyasint,omitempty"`
 }
 
 // response answers a request.  To cmdFiles it comes with the descriptors of every

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
 	"github.com/uvbond/uvbond/disk/nbdclient"
@@ -208,12 +209,18 @@ func (p *Process) Stats(ctx context.Context) (Stats, error) {
 // before, the keeper is killed: nothing is lost that a client was told is durable.
 // The error is that of the last flush, or of ctx.
 func (p *Process) Stop(ctx context.Context) error {
+	return p.Finish(ctx, console.End{Why: console.HostRestarted})
+}
+
+// Finish is Stop, and says what viewers of the console are told, after the last output.
+// For that QEMU should have ended before.
+func (p *Process) Finish(ctx context.Context, e console.End) error {
 	select {
 	case <-p.done:
 		return nil
 	default:
 	}
-	_, _, err := p.call(ctx, &request{Command: cmdStop})
+	_, _, err := p.call(ctx, &request{Command: cmdStop, Why: e.Why, Text: console.CleanText(e.Text)})
 	if err == nil {
 		select {
 		case <-p.done:

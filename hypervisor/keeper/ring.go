@@ -156,7 +156,8 @@ func copyRing(f *os.File, capacity, from uint64, data []byte) error {
 	return nil
 }
 
-// ringWriter is the keeper's side.
+// ringWriter is the keeper's side. The lock is for readers in the keeper; it is held
+// no longer than it takes to copy what one call is about.
 type ringWriter struct {
 	mu       sync.Mutex
 	mem      []byte
@@ -203,4 +204,21 @@ func (w *ringWriter) Write(p []byte) (int, error) {
 		p = p[n:]
 	}
 	return total, nil
+}
+
+// Copy implements hub.Ring.
+func (w *ringWriter) Copy(p []byte, offset uint64) (n int, at, end uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	size := uint64(len(w.data))
+	end = w.written.Load()
+	at = offset
+	if end > size {
+		at = max(at, end-size)
+	}
+	for from := at; n < len(p) && from < end; from = at + uint64(n) {
+		k := min(uint64(len(p)-n), end-from, size-from%size)
+		n += copy(p[n:], w.data[from%size:][:k])
+	}
+	return n, at, end
 }

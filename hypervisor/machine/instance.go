@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/keeper"
 	"github.com/uvbond/uvbond/hypervisor/state"
@@ -233,11 +234,12 @@ func (i *instance) discard() {
 		i.kill()
 		<-i.qemu.Done()
 	}
-	i.dismantle()
+	i.dismantle(console.End{Why: console.InstanceEnded, Text: "its start failed"})
 }
 
-// dismantle ends the keeper and removes sockets and folders. QEMU is gone.
-func (i *instance) dismantle() {
+// dismantle ends the keeper, which tells the viewers of the console how the instance
+// ended, and removes sockets and folders. QEMU is gone.
+func (i *instance) dismantle(e console.End) {
 	m := i.machine
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -246,7 +248,7 @@ func (i *instance) dismantle() {
 	i.over, i.keeper = true, nil
 	i.mu.Unlock()
 	if k != nil {
-		if err := k.Stop(ctx); err != nil {
+		if err := k.Finish(ctx, e); err != nil {
 			m.log.Error("keeper was not stopped", "err", err)
 		}
 		k.Close()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/hypervisor/keeper"
 	"github.com/uvbond/uvbond/hypervisor/state"
 	"github.com/uvbond/uvbond/hypervisor/vm"
@@ -104,7 +105,6 @@ func (m *Machine) reap(inst *instance) {
 
 // end records how an instance ended and leaves nothing of it behind.
 func (m *Machine) end(inst *instance) {
-	inst.dismantle()
 	inst.mu.Lock()
 	reason := inst.exit
 	inst.mu.Unlock()
@@ -116,6 +116,7 @@ func (m *Machine) end(inst *instance) {
 		fields["detail"] = clip(e.Detail)
 		m.log.Error("QEMU ended by itself", "reason", e.Reason, "detail", e.Detail)
 	}
+	inst.dismantle(endOfConsole(reason))
 	// First in the store: a launch that follows finds its number free.
 	err := m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason, Fields: fields})
 	if err != nil {
@@ -127,6 +128,15 @@ func (m *Machine) end(inst *instance) {
 	inst.descriptor.Wipe()
 	m.mu.Unlock()
 	close(inst.ended)
+}
+
+// endOfConsole is what the viewers of an instance's console are told.
+func endOfConsole(reason string) console.End {
+	e := console.End{Why: console.InstanceEnded, Text: reason}
+	if isCrash(reason) {
+		e.Why = console.InstanceCrashed
+	}
+	return e
 }
 
 // keepKeeper brings the keeper back whenever it dies while QEMU lives.
@@ -298,7 +308,6 @@ func (m *Machine) bury(ctx context.Context, inst *instance, rec *state.InstanceR
 	if err != nil {
 		m.log.Warn("QEMU of an earlier daemon", "err", err)
 	}
-	inst.dismantle()
 	reason := reasonUnreached
 	switch {
 	case errors.Is(cause, errUnbooted):
@@ -306,6 +315,7 @@ func (m *Machine) bury(ctx context.Context, inst *instance, rec *state.InstanceR
 	case errors.Is(cause, vm.ErrGone):
 		reason = reasonUnseen
 	}
+	inst.dismantle(endOfConsole(reason))
 	m.last = endOfLife{number: rec.Number, crashed: isCrash(reason)}
 	m.log.Warn("instance was not found again", "reason", reason, "cause", cause)
 	return m.store.EndInstance(m.id, reason, state.Entry{Kind: "exit", Who: "hypervisor", Text: reason})
