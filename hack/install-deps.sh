@@ -10,8 +10,8 @@ set -eu
 demo="qemu-system-x86 qemu-utils ovmf cryptsetup-bin
 	busybox-static syslinux syslinux-common systemd-boot-efi mtools fdisk e2fsprogs"
 # test: what the tests compare with; gcc because the race detector needs cgo.
-# qemu-user runs the assembly for arm64.
-test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-user"
+# qemu-user runs the assembly for arm64; gvncviewer holds a VNC client without a window.
+test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-user gvncviewer"
 # model: the model checker of docs/model, and what compiles its searches.
 model="spin gcc libc6-dev"
 # The guest's kernels are not installed, the guest builder unpacks them; apt only

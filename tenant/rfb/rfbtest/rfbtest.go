@@ -1,0 +1,148 @@
+// Package rfbtest has real counterparts for tests of VNC: a QEMU with a screen and no
+// guest, and a real VNC client that takes pictures. It trusts them.
+package rfbtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"image/png"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Machine starts a QEMU with a VGA screen and a keyboard and nothing to boot: its
+// firmware says so on the screen. It returns a way to connect to its VNC server, which
+// asks for no password. QEMU ends with the test.
+func Machine(t testing.TB) (dial func(context.Context) (net.Conn, error)) {
+	t.Helper()
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Fatal("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")
+	}
+	dir, err := os.MkdirTemp("", "vnc") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "vnc")
+	cmd := exec.Command(qemu, "-nodefaults", "-no-user-config", "-accel", "tcg", "-m", "32", "-vga", "std", "-display", "none", "-vnc", "unix:"+socket)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("QEMU: %s", stderr.String())
+		}
+	})
+	dial = func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) }
+	for range 400 {
+		if conn, err := dial(t.Context()); err == nil {
+			_ = conn.Close()
+			return dial
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	t.Fatalf("QEMU's VNC server did not come up: %s", stderr.String())
+	return nil
+}
+
+// Capture takes a picture with gvnccapture, a VNC client that is not ours, from a port
+// of 127.0.0.1. It types the password into it, as a person would.
+func Capture(ctx context.Context, port int, password string) (image.Image, error) {
+	capture, err := exec.LookPath("gvnccapture")
+	if err != nil {
+		return nil, fmt.Errorf("gvnccapture is missing: apt-get install gvncviewer")
+	}
+	dir, err := os.MkdirTemp("", "capture")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	keyboard, terminal, err := pty()
+	if err != nil {
+		return nil, err
+	}
+	defer keyboard.Close()
+	defer terminal.Close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	file := filepath.Join(dir, "picture.png")
+	cmd := exec.CommandContext(ctx, capture, "--quiet", fmt.Sprintf("127.0.0.1:%d", port-5900), file)
+	cmd.Stdin = terminal
+	cmd.WaitDelay = time.Second
+	go func() {
+		// It drops what was typed before it asked.
+		for ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+			_, _ = keyboard.WriteString(password + "\n")
+		}
+	}()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("gvnccapture: %w: %s", err, out)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return png.Decode(f)
+}
+
+// pty opens a terminal: what is written to keyboard is typed into it.
+func pty() (keyboard, terminal *os.File, err error) {
+	if keyboard, err = os.OpenFile("/dev/ptmx", os.O_RDWR, 0); err != nil {
+		return nil, nil, err
+	}
+	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	if err != nil {
+		_ = keyboard.Close()
+	}
+	return keyboard, terminal, err
+}
+
+// Same tells whether two pictures show the same.
+func Same(a, b image.Image) bool {
+	if a.Bounds() != b.Bounds() {
+		return false
+	}
+	r := a.Bounds()
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			ar, ag, ab, _ := a.At(x, y).RGBA()
+			br, bg, bb, _ := b.At(x, y).RGBA()
+			if ar != br || ag != bg || ab != bb {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Lit counts the pixels that are not black.
+func Lit(p *image.RGBA) (n int) {
+	for i := 0; i < len(p.Pix); i += 4 {
+		if p.Pix[i]|p.Pix[i+1]|p.Pix[i+2] != 0 {
+			n++
+		}
+	}
+	return n
+}
