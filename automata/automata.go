@@ -69,6 +69,7 @@ var native = []struct {
 	command string
 	policy  bool
 }{
+	{"build", false},
 	{"start", false},
 	{"status", true},
 	{"pause", true},
@@ -161,23 +162,34 @@ func Native(command string) (string, error) {
 // Grow returns the text that a ticket for growing one disk holds: what Native says
 // of grow, narrowed to this disk and this size in bytes.
 func Grow(disk string, size uint64) (string, error) {
-	text, err := Native("grow")
+	return narrow("grow", map[string]string{anyDisk: strconv.Quote(disk), anySize: strconv.FormatUint(size, 10)})
+}
+
+// Build returns the text that a ticket for making one disk from its base image holds:
+// what Native says of build, narrowed to this disk.
+func Build(disk string) (string, error) {
+	return narrow("build", map[string]string{anyDisk: strconv.Quote(disk)})
+}
+
+// narrow puts what one ticket is about in the place of what its command accepts.
+func narrow(command string, replace map[string]string) (string, error) {
+	text, err := Native(command)
 	if err != nil {
 		return "", err
 	}
-	for from, to := range map[string]string{growDisk: strconv.Quote(disk), growSize: strconv.FormatUint(size, 10)} {
+	for from, to := range replace {
 		if strings.Count(text, from) != 1 {
-			return "", fmt.Errorf("grow.uva has not exactly one %q", from)
+			return "", fmt.Errorf("%s.uva has not exactly one %q", command, from)
 		}
 		text = strings.Replace(text, from, to, 1)
 	}
 	return text, nil
 }
 
-// growDisk and growSize are what grow.uva accepts of any disk and any size.
+// anyDisk and anySize are what grow.uva accepts of any disk and any size.
 const (
-	growDisk = `regexp "[a-z][a-z0-9-]{0,15}"`
-	growSize = "512B.."
+	anyDisk = `regexp "[a-z][a-z0-9-]{0,15}"`
+	anySize = "512B.."
 )
 
 // Undelegate returns the text of a ticket that takes back one delegation, by its

@@ -116,6 +116,11 @@ var sequences = map[string]struct{ accepted, refused [][]string }{
 			{`uvbond-grow {"disk":"root","size":511}`}, {`uvbond-grow {"disk":"root","size":4096,"shrink":true}`},
 			{`uvbond-grow {"disk":"root","size":4096}`, `uvbond-grow {"disk":"root","size":8192}`}, {"stop"}, {"uvbond-delete"}},
 	},
+	"build": {
+		accepted: [][]string{{`uvbond-build {"disk":"root"}`}, {`uvbond-build {"disk":"root"}`, `uvbond-build {"disk":"root"}`, `uvbond-build {"disk":"root"}`}},
+		refused: [][]string{{`uvbond-build`}, {`uvbond-build {"disk":"../x"}`}, {`uvbond-build {"disk":"root","base":"x"}`}, {query}, {"uvbond-launch"},
+			{`uvbond-build {"disk":"root"}`, "stop"}, {`uvbond-build {"disk":"root"}`, "uvbond-delete"}},
+	},
 	"undelegate": {
 		accepted: [][]string{{`uvbond-revoke {"delegation":"` + strings.Repeat("0a", 32) + `"}`}, {`uvbond-revoke {"issued-until":1800000000}`}},
 		refused: [][]string{{"uvbond-revoke"}, {`uvbond-revoke {"delegation":"all"}`}, {`uvbond-revoke {"issued-until":0}`}, {`uvbond-revoke {"delegation":"` + strings.Repeat("0a", 32) + `","issued-until":5}`},
@@ -295,6 +300,28 @@ func TestPolicyRefuses(t *testing.T) {
 	}
 	if _, err := Describe("automaton x = "); err == nil {
 		t.Error("a broken policy was described")
+	}
+}
+
+// TestBuild: the text of a ticket accepts one disk.
+func TestBuild(t *testing.T) {
+	text, err := Build("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := automaton.Parse("ticket", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.Compile("build")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for call, want := range map[string]bool{`uvbond-build {"disk":"root"}`: true, `uvbond-build {"disk":"data"}`: false, `uvbond-build {"disk":"root","x":1}`: false} {
+		name, args := decode(t, call)
+		if err := m.Start().Step(name, args); (err == nil) != want {
+			t.Errorf("%s: %v", call, err)
+		}
 	}
 }
 

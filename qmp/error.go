@@ -23,6 +23,7 @@ const (
 	ClassBusy        = "Busy"        // another session changes this VM
 	ClassNotRunning  = "NotRunning"  // the VM has no instance
 	ClassRunning     = "Running"     // the VM has an instance already
+	ClassNotBuilt    = "NotBuilt"    // a disk was not made from its base image yet
 	ClassInvalid     = "Invalid"     // malformed, or not what the registration says
 	ClassDowngrade   = "Downgrade"   // version negotiation was tampered with
 	ClassUnavailable = "Unavailable" // the host lacks something just now

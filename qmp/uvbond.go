@@ -15,6 +15,7 @@ const (
 	CmdReadAudit   = "uvbond-read-audit"
 	CmdSetPolicy   = "uvbond-set-policy"
 	CmdGrow        = "uvbond-grow"
+	CmdBuild       = "uvbond-build"
 	CmdDelete      = "uvbond-delete"
 	CmdRevoke      = "uvbond-revoke"
 	CmdChannel     = "uvbond-channel"
@@ -86,6 +87,8 @@ type VMState struct {
 	State      string   `json:"state"`
 	Instance   uint64   `json:"instance"`              // 0 when it never ran
 	NeedsDisks []string `json:"needs-disks,omitempty"` // disks to be offered again with uvbond-attach
+	// Builds are the disks that are still to be made from their base images.
+	Builds []BuildState `json:"builds,omitempty"`
 	// Limits in force, of the disks that have any; only while the VM runs.
 	Limits []VMLimits `json:"limits,omitempty"`
 }

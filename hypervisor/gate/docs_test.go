@@ -105,7 +105,7 @@ func TestErrorClassesInDocs(t *testing.T) {
 	text := readDocs(t)
 	for _, class := range []string{
 		qmp.ClassGeneric, qmp.ClassDeviceNotFound, qmp.ClassDenied, qmp.ClassRefused, qmp.ClassRedirected,
-		qmp.ClassExpired, qmp.ClassReplayed, qmp.ClassStale, qmp.ClassRevoked, qmp.ClassBusy, qmp.ClassNotRunning, qmp.ClassRunning,
+		qmp.ClassExpired, qmp.ClassReplayed, qmp.ClassStale, qmp.ClassRevoked, qmp.ClassBusy, qmp.ClassNotRunning, qmp.ClassRunning, qmp.ClassNotBuilt,
 		qmp.ClassInvalid, qmp.ClassDowngrade, qmp.ClassUnavailable, qmp.ClassInternal,
 	} {
 		if !strings.Contains(text, "| `"+class+"` |") {

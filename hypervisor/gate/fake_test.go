@@ -154,6 +154,18 @@ func (v *fakeVM) SetPolicy(text string) error {
 	v.policy = m
 	return nil
 }
+func (v *fakeVM) Build(_ context.Context, b Build) (*qmp.BuildState, error) {
+	defer b.Base.Close()
+	defer b.Image.Close()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.fail[qmp.CmdBuild]; err != nil {
+		return nil, err
+	}
+	v.executed = append(v.executed, fmt.Sprintf("build %s from %t to %t", b.Disk, b.Base != nil, b.Image != nil))
+	return &qmp.BuildState{Disk: b.Disk, Phase: qmp.BuildDone, Done: 7, Total: 7}, nil
+}
+
 func (v *fakeVM) Grow(_ context.Context, g Grow) (*qmp.GrowResult, error) {
 	if g.File != nil {
 		g.File.Close()

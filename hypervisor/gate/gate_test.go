@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -783,6 +784,76 @@ func TestGrow(t *testing.T) {
 		t.Errorf("%+v", receipt)
 	}
 	if ran := f.a.ran(); !slices.Equal(ran, []string{"grow root to 1073741824, file true"}) {
+		t.Errorf("%q", ran)
+	}
+}
+
+// TestBuild: the disk is the ticket's to say, two descriptors come along, in their
+// order, every time, and the receipt says how far it is.
+func TestBuild(t *testing.T) {
+	f := newFixture(t)
+	text, err := automata.Build("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exact := func(k *bond.Ticket) { k.Command, k.Automaton, k.Descriptor = "build", text, nil }
+	var files []*os.File
+	for _, name := range []string{"base", "image", "more"} {
+		file, err := os.Create(filepath.Join(t.TempDir(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		files = append(files, file)
+	}
+	for name, c := range map[string]struct {
+		disk  string
+		files []*os.File
+		class string
+	}{
+		"another disk": {"data", files[:2], qmp.ClassRefused}, "no files": {"root", nil, qmp.ClassInvalid},
+		"one file": {"root", files[:1], qmp.ClassInvalid}, "three files": {"root", files, qmp.ClassInvalid},
+	} {
+		conn := f.dial()
+		sealed, ticket := f.ticket(f.a, "build", exact)
+		if err := open(t, conn, f.a, sealed); err != nil {
+			t.Fatal(err)
+		}
+		if got := class(t, conn.Execute(t.Context(), qmp.CmdBuild, qmp.BuildArgs{Disk: c.disk}, nil, c.files...)); got != c.class {
+			t.Errorf("%s: %q", name, got)
+		}
+		if r := f.receipt(f.a, closeSession(t, conn).Receipt, ticket); r.Verdict != bond.VerdictRefused {
+			t.Errorf("%s: %+v", name, r)
+		}
+		conn.Close()
+	}
+	conn := f.dial()
+	if err := open(t, conn, f.a, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := class(t, conn.Execute(t.Context(), qmp.CmdBuild, qmp.BuildArgs{Disk: "root"}, nil, files[:2]...)); got != qmp.ClassDenied {
+		t.Errorf("without a ticket: %q", got)
+	}
+	conn.Close()
+	if ran := f.a.ran(); len(ran) != 0 {
+		t.Errorf("reached the VM: %q", ran)
+	}
+	conn = f.dial()
+	sealed, ticket := f.ticket(f.a, "build", exact)
+	if err := open(t, conn, f.a, sealed); err != nil {
+		t.Fatal(err)
+	}
+	var r qmp.BuildState
+	for range 2 {
+		if err := conn.Execute(t.Context(), qmp.CmdBuild, qmp.BuildArgs{Disk: "root"}, &r, files[0], files[1]); err != nil || r.Total != 7 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	receipt := f.receipt(f.a, closeSession(t, conn).Receipt, ticket)
+	if receipt.Verdict != bond.VerdictDone || len(receipt.Calls) != 2 || receipt.Calls[1].Detail != r.Detail() || !strings.Contains(r.Detail(), "made: root") {
+		t.Errorf("%+v", receipt)
+	}
+	if ran := f.a.ran(); len(ran) != 2 || !strings.HasPrefix(ran[0], "build root from") {
 		t.Errorf("%q", ran)
 	}
 }

@@ -51,6 +51,16 @@ func growFile(args any, files *[]*os.File) (any, *qmp.Error) {
 	return g, nil
 }
 
+// buildFiles takes the two descriptors that come with uvbond-build.
+func buildFiles(args any, files *[]*os.File) (any, *qmp.Error) {
+	if len(*files) != 2 {
+		return nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: %d descriptors came with the message, two must: of the base image and of the disk's image", len(*files))}
+	}
+	b := Build{Disk: args.(qmp.BuildArgs).Disk, Base: (*files)[0], Image: (*files)[1]}
+	*files = nil
+	return b, nil
+}
+
 // pickFiles gives the descriptors of a line their names. Each must be named
 // exactly once, so that none is left over.
 func pickFiles(disks []qmp.DiskFile, taps []int, files []*os.File) (map[string]*os.File, []*os.File, *qmp.Error) {

@@ -99,8 +99,11 @@ func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any
 
 // detail is what a receipt says of an answer beside its hash.
 func detail(ret any) string {
-	if g, ok := ret.(qmp.GrowResult); ok {
-		return fmt.Sprintf("from %d to %d bytes; the guest: %s", g.Old, g.New, g.Guest)
+	switch r := ret.(type) {
+	case qmp.GrowResult:
+		return fmt.Sprintf("from %d to %d bytes; the guest: %s", r.Old, r.New, r.Guest)
+	case qmp.BuildState:
+		return r.Detail()
 	}
 	return ""
 }
@@ -143,6 +146,12 @@ func (s *session) execute(ctx context.Context, command string, p permit, args an
 		return nil, nil
 	case qmp.CmdGrow:
 		r, err := s.vm.Grow(ctx, args.(Grow))
+		if err != nil {
+			return nil, err
+		}
+		return *r, nil
+	case qmp.CmdBuild:
+		r, err := s.vm.Build(ctx, args.(Build))
 		if err != nil {
 			return nil, err
 		}

@@ -77,6 +77,7 @@ var table = withRefusals(map[string]entry{
 	qmp.CmdSystemPowerdown: {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "ACPI power button"},
 	qmp.CmdQuit:            {verdict: byPolicy, changes: true, instance: true, args: none, answer: nothing, why: "ends the instance"},
 
+	qmp.CmdBuild:       {verdict: byTicket, changes: true, args: takes[qmp.BuildArgs](), rewrite: buildFiles, answer: gives[qmp.BuildState](), why: "makes a disk from the base image whose SHA-256 its owner registered"},
 	qmp.CmdLaunch:      {verdict: byTicket, changes: true, boot: true, args: takes[qmp.LaunchArgs](), rewrite: launchFiles, answer: nothing, why: "creates an instance from the registration"},
 	qmp.CmdReadConsole: {verdict: byTicket, args: takes[qmp.ReadConsoleArgs](), answer: gives[qmp.ChunkResult](), why: "serial output, sealed for the owner"},
 	qmp.CmdReadAudit:   {verdict: byTicket, args: takes[qmp.ReadAuditArgs](), answer: gives[qmp.ChunkResult](), why: "audit log, sealed for the owner"},

@@ -59,6 +59,13 @@ type Grow struct {
 	File *os.File // the ciphertext; nil: none came
 }
 
+// Build says which disk is to be made, from what and where.
+type Build struct {
+	Disk  string
+	Base  *os.File // the base image, which nobody vouches for
+	Image *os.File // the disk's
+}
+
 // VM is one bonded VM as the gate sees it. All methods are safe for concurrent use.
 type VM interface {
 	ID() bond.VMID
@@ -118,6 +125,9 @@ type VM interface {
 	// Grow makes a disk longer, also of a VM that does not run. It takes over
 	// the file, also when it fails.
 	Grow(ctx context.Context, g Grow) (*qmp.GrowResult, error)
+	// Build goes on with making a disk from its base image, for a bounded time, and
+	// tells how far it is. It takes over the files, also when it fails.
+	Build(ctx context.Context, b Build) (*qmp.BuildState, error)
 	// Delete ends the bond, with e as the last record of its audit log, and
 	// returns the log's end. The VM must have no instance. Bond stays usable
 	// for the receipt; the gate wipes it.

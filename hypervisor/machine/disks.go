@@ -79,10 +79,15 @@ func checkFile(d *bond.Disk, f *os.File) (inode [2]uint64, err error) {
 	if mode == unix.O_WRONLY || (mode == unix.O_RDONLY && !d.ReadOnly) || flags&(unix.O_APPEND|unix.O_PATH) != 0 {
 		return inode, diskError(d.Name, "the descriptor is not open for reading and writing at any position")
 	}
+	return inodeOf(&st), nil
+}
+
+// inodeOf names a file, or a block device, which may have many nodes.
+func inodeOf(st *unix.Stat_t) [2]uint64 {
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return [2]uint64{st.Rdev}, nil // one device may have many nodes
+		return [2]uint64{st.Rdev}
 	}
-	return [2]uint64{uint64(st.Dev), st.Ino}, nil
+	return [2]uint64{st.Dev, st.Ino}
 }
 
 func checkHeader(d *bond.Disk, f io.ReaderAt, size int64) error {

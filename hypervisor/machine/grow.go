@@ -33,6 +33,9 @@ func (m *Machine) Grow(ctx context.Context, g gate.Grow) (*qmp.GrowResult, error
 	if err != nil {
 		return nil, err
 	}
+	if b := m.builds[d.Name]; b != nil && b.look().Phase != qmp.BuildDone {
+		return nil, b.notBuilt("it can grow when it is made from its base image")
+	}
 	inst := m.live()
 	if inst == nil {
 		if err := checkGrown(d, g); err != nil {

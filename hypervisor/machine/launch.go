@@ -35,6 +35,9 @@ func (m *Machine) Launch(ctx context.Context, l gate.Launch, bootNonce [32]byte)
 	if err := expect(&rec.Spec, l.Expect); err != nil {
 		return err
 	}
+	if err := m.checkBuilt(); err != nil {
+		return err
+	}
 	if err := checkMemory(rec.Spec.MemoryBytes); err != nil {
 		return err
 	}

@@ -43,10 +43,11 @@ type Machine struct {
 	store   *state.Store
 	bond    *bond.Bond
 	log     *slog.Logger
-	disks   []string      // names of the registered disks
-	screen  bool          // registered with a display
-	forward bool          // registered with a network card for channels
-	change  chan struct{} // holds one token while a session may change the VM
+	disks   []string              // names of the registered disks
+	builds  map[string]*diskBuild // of the disks that are made from base images
+	screen  bool                  // registered with a display
+	forward bool                  // registered with a network card for channels
+	change  chan struct{}         // holds one token while a session may change the VM
 
 	pausing sync.Mutex // held before mu
 	pauser  pauser
@@ -114,6 +115,7 @@ func (m *Machine) public() qmp.VMState {
 	m.mu.Lock()
 	inst, st := m.inst, qmp.VMState{VM: m.id.String(), State: m.restingLocked(), Instance: m.last.number}
 	m.mu.Unlock()
+	st.Builds = m.unbuilt()
 	if inst != nil {
 		st.State, st.Instance, st.NeedsDisks, st.Limits = inst.cachedState(), inst.number, inst.needsDisks(), inst.limitsInForce()
 	}

@@ -58,6 +58,9 @@ type Manager struct {
 	slots    map[int]bool
 	pending  int // registrations between their check and their place in machines
 
+	builders chan struct{}      // holds one token for each step of a build that runs
+	images   map[[2]uint64]bool // that such steps write to; guarded by mu
+
 	work sync.WaitGroup // of the goroutines that follow instances
 }
 
@@ -66,7 +69,8 @@ var _ gate.Host = (*Manager)(nil)
 // New loads every bond and finds the instances that run since before the
 // daemon was restarted.
 func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) {
-	m := &Manager{cfg: cfg, store: store, log: cfg.Log, machines: map[bond.VMID]*Machine{}, slots: map[int]bool{}}
+	m := &Manager{cfg: cfg, store: store, log: cfg.Log, machines: map[bond.VMID]*Machine{}, slots: map[int]bool{},
+		builders: make(chan struct{}, maxBuilders), images: map[[2]uint64]bool{}}
 	if m.cfg.Clock == nil {
 		m.cfg.Clock = time.Now
 	}
@@ -131,12 +135,13 @@ func (m *Manager) load(r *state.BondRecord) (*Machine, error) {
 			return nil, err
 		}
 	}
-	return m.newMachine(r.Bond, &r.Spec, p), nil
+	mc := m.newMachine(r.Bond, &r.Spec, p)
+	return mc, mc.loadBuilds()
 }
 
 func (m *Manager) newMachine(b *bond.Bond, spec *bond.Spec, p *policy.Policy) *Machine {
 	mc := &Machine{
-		id: b.VM(), manager: m, store: m.store, bond: b, policy: p,
+		id: b.VM(), manager: m, store: m.store, bond: b, policy: p, builds: newBuilds(spec),
 		change: make(chan struct{}, 1), log: m.log.With("vm", b.VM().String()),
 		screen: spec.Screen, forward: hasChannelNIC(spec),
 	}
@@ -238,6 +243,9 @@ func (m *Manager) register(sealed []byte, who string) (_ *qmp.RegisterResult, er
 	}()
 	if err := reg.CheckValidity(m.Now()); err != nil {
 		return nil, invalid("the registration's time: %v", err)
+	}
+	if err := checkBases(&reg.Spec); err != nil {
+		return nil, err
 	}
 	p, err := gate.CheckPolicy(reg.Policy)
 	if err != nil {

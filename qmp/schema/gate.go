@@ -18,6 +18,7 @@ var gateCommands = []*Command{
 	{qmp.CmdReadAudit, Of[qmp.ReadAuditArgs](), Of[qmp.ChunkResult]()},
 	{qmp.CmdSetPolicy, Nothing(), Nothing()},
 	{qmp.CmdGrow, Of[qmp.GrowArgs](), Of[qmp.GrowResult]()},
+	{qmp.CmdBuild, Of[qmp.BuildArgs](), Of[qmp.BuildState]()},
 	{qmp.CmdDelete, Nothing(), Nothing()},
 	{qmp.CmdRevoke, Of[qmp.RevokeArgs](), Nothing()},
 }

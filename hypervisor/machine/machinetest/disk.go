@@ -154,3 +154,28 @@ func Open(t testing.TB, path string) *os.File {
 	}
 	return f
 }
+
+// Passphrase opens the disks of NewBase.
+const Passphrase = "test"
+
+// NewBase is the registration of a disk of length bytes that the hypervisor makes
+// from a base image with this content.
+func NewBase(t testing.TB, name string, content []byte, length uint64) bond.Disk {
+	t.Helper()
+	key := bond.RandomSecret(64)
+	d, err := luks.Derive([]byte(Passphrase), luks.PBKDF{Type: "argon2id", Time: 4, MemoryKiB: 64, Lanes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := luks.NewDigest(key.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bond.Disk{
+		Name: name, Bus: "virtio", Cipher: bond.CipherAESXTS, SectorSize: 512, DataOffset: luks.DataOffset, Length: length, UUID: luks.NewUUID(),
+		Digest:    bond.DiskDigest{Hash: digest.Hash, Iterations: digest.Iterations, Salt: digest.Salt, Value: digest.Value},
+		VolumeKey: key,
+		Base: &bond.Base{SHA256: sha256.Sum256(content), Size: uint64(len(content)), Keyslot: bond.Keyslot{
+			Time: d.KDF.Time, Memory: d.KDF.MemoryKiB, CPUs: uint32(d.KDF.Lanes), Salt: d.KDF.Salt, Key: bond.NewSecret(d.Key)}},
+	}
+}
