@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +35,9 @@ type CreateRequest struct {
 	Machine    string // "pc" or "q35"
 	NICs       []bond.NIC
 	Policy     Terms // what operators may do without a ticket
+
+	NoScreen     bool // no display: `uvbond vm screen` and its like do not work
+	NoChannelNIC bool // no network card for `uvbond vm ssh` and `forward`
 
 	// Passphrase returns the passphrase of a disk; try counts from 0. An error
 	// ends the creation. The caller of Passphrase wipes the result.
@@ -68,9 +72,12 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 	reg := &bond.Registration{
 		Offered: slices.Clone(conn.Info.Versions), Known: slices.Clone(bond.Supported), Chosen: chosen, IssuedAt: o.Now().Unix(),
 		Secret: bond.RandomSecret(bond.RegistrationSecretSize), Policy: policy,
-		Spec: bond.Spec{MemoryBytes: req.Memory, VCPUs: req.CPUs, Firmware: req.Firmware, Machine: req.Machine, NICs: req.NICs},
+		Spec: bond.Spec{MemoryBytes: req.Memory, VCPUs: req.CPUs, Firmware: req.Firmware, Machine: req.Machine, NICs: req.NICs, Screen: !req.NoScreen},
 	}
 	defer reg.Wipe()
+	if !req.NoChannelNIC {
+		reg.Spec.ChannelMAC = channelMAC(req.NICs)
+	}
 	if reg.Spec.Disks, err = o.unlockAll(ctx, req); err != nil {
 		return nil, err
 	}
@@ -86,6 +93,18 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 		req.Report.Note(fmt.Sprintf("the encrypted disks stay stored on %s (see: uvbond disk list --host %s, uvbond disk remove)", req.Host, req.Host))
 	}
 	return vm, err
+}
+
+// channelMAC makes a random, locally administered unicast address that no other card of
+// the VM has.
+func channelMAC(others []bond.NIC) (mac [6]byte) {
+	for {
+		_, _ = rand.Read(mac[:])
+		mac[0] = mac[0]&^1 | 2
+		if !slices.ContainsFunc(others, func(n bond.NIC) bool { return n.MAC == mac }) {
+			return mac
+		}
+	}
 }
 
 // unlockAll reads every disk's header from the local file and gets its volume
@@ -305,7 +324,10 @@ func bondDisk(src DiskSource, h *luks.Header, key *bond.Secret) *bond.Disk {
 }
 
 func showSpec(s *bond.Spec, src []DiskSource, images []client.ImageDisk) store.Spec {
-	out := store.Spec{Memory: s.MemoryBytes, CPUs: s.VCPUs, Firmware: s.Firmware, Machine: s.Machine}
+	out := store.Spec{Memory: s.MemoryBytes, CPUs: s.VCPUs, Firmware: s.Firmware, Machine: s.Machine, Screen: s.Screen}
+	if s.ChannelMAC != [6]byte{} {
+		out.ChannelMAC = net.HardwareAddr(s.ChannelMAC[:]).String()
+	}
 	for i, d := range s.Disks {
 		path := src[i].Path
 		if abs, err := filepath.Abs(path); err == nil {

@@ -24,7 +24,7 @@ type createFlags struct {
 	cpus                                 uint32
 	disks, nics                          []string
 	key                                  keyFlags
-	resume                               bool
+	resume, noScreen, noChannelNIC       bool
 }
 
 func (a *app) vmCreate() *cobra.Command {
@@ -36,6 +36,10 @@ func (a *app) vmCreate() *cobra.Command {
 disks on the host where they are missing, seals the registration for the
 hypervisor, and checks the confirmation. A confirmation that does not open means that
 the key was swapped or that another host answered: the command says so and stops.
+
+The VM gets a display and, beside the cards of --nic, a network card for "uvbond vm ssh"
+and "forward". That card reaches nobody: its other end is the hypervisor, which answers
+DHCP, and passes on nothing but your own channels.
 
 A disk is FILE[,name=NAME][,bus=BUS][,discard][,ro]; the first one boots. With
 "discard" the storage sees which parts of the disk are unused. In FILE, write two
@@ -56,6 +60,8 @@ commas for one.`,
 	c.Flags().StringVar(&f.bus, "bus", "virtio", "bus of the disks: virtio, ide, sata or nvme")
 	c.Flags().StringVar(&f.machine, "machine", "", "pc or q35 (default: what firmware and bus need)")
 	c.Flags().StringArrayVar(&f.nics, "nic", nil, "network card: model=virtio|e1000[,mac=52:54:00:..] (repeatable)")
+	c.Flags().BoolVar(&f.noScreen, "no-screen", false, "no display: only a serial console")
+	c.Flags().BoolVar(&f.noChannelNIC, "no-channel-nic", false, "no network card for uvbond vm ssh and forward")
 	c.Flags().StringVar(&f.policy, "policy", automata.Observe, "what operators may do without a ticket: observe, maintain, none, or status,pause,...")
 	addTermFlags(c, &f.terms)
 	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up a registration that was interrupted")
@@ -110,7 +116,7 @@ func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := &tenant.CreateRequest{Name: name, Host: f.host, Memory: memory, CPUs: f.cpus, Firmware: f.firmware, Machine: f.machine}
+	req := &tenant.CreateRequest{Name: name, Host: f.host, Memory: memory, CPUs: f.cpus, Firmware: f.firmware, Machine: f.machine, NoScreen: f.noScreen, NoChannelNIC: f.noChannelNIC}
 	for _, text := range f.disks {
 		d, err := parseDisk(text, f.bus)
 		if err != nil {

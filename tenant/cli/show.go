@@ -238,4 +238,10 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 	for _, n := range v.Spec.NICs {
 		fmt.Fprintf(w, "nic: %s, %s\n", n.Model, n.MAC)
 	}
+	if v.Spec.ChannelMAC != "" {
+		fmt.Fprintf(w, "nic for ssh and forward: %s\n", v.Spec.ChannelMAC)
+	}
+	if v.Spec.Screen {
+		fmt.Fprintln(w, "screen: yes")
+	}
 }

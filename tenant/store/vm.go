@@ -61,6 +61,9 @@ type Spec struct {
 	Machine  string `json:"machine"`
 	Disks    []Disk `json:"disks"`
 	NICs     []NIC  `json:"nics,omitempty"`
+	// Screen and ChannelMAC are missing in a VM that was registered by an older client.
+	Screen     bool   `json:"screen,omitempty"`
+	ChannelMAC string `json:"channel_mac,omitempty"` // of the network card for ssh and forward; empty: none
 }
 
 // Disk is a disk of a Spec.
