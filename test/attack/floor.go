@@ -48,6 +48,7 @@ var floors = map[string]floor{
 	qmp.CmdReadAudit:       {needsTicket, false, false, counted("from")},
 	qmp.CmdSetPolicy:       {needsTicket, true, false, keys()},
 	qmp.CmdGrow:            {needsTicket, true, false, growFits},
+	qmp.CmdBuild:           {needsTicket, true, false, buildFits},
 	qmp.CmdRevoke:          {needsTicket, false, false, revokeFits},
 	qmp.CmdDelete:          {needsTicket, true, false, keys()},
 }
@@ -86,6 +87,10 @@ func counted(name string) func(map[string]any) bool {
 
 func growFits(args map[string]any) bool {
 	return keys("disk", "size")(args) && isText(args["disk"]) && isWhole(args["size"], false)
+}
+
+func buildFits(args map[string]any) bool {
+	return keys("disk")(args) && isText(args["disk"])
 }
 
 func revokeFits(args map[string]any) bool {
@@ -144,6 +149,9 @@ var shippedArguments = map[string]func(map[string]any) bool{
 	},
 	qmp.CmdGrow: func(a map[string]any) bool {
 		return exactly(a, "disk", "size") && matches(a["disk"], "[a-z][a-z0-9-]{0,15}") && within(a["size"], 512, 1<<63-1)
+	},
+	qmp.CmdBuild: func(a map[string]any) bool {
+		return exactly(a, "disk") && matches(a["disk"], "[a-z][a-z0-9-]{0,15}")
 	},
 	qmp.CmdLaunch: launchShipped,
 }

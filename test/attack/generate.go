@@ -206,6 +206,7 @@ func strangers(disk string) []call {
 		{qmp.CmdSetPolicy, nil}, {qmp.CmdDelete, nil},
 		{qmp.CmdRevoke, map[string]any{"delegation": strings.Repeat("a", 64)}},
 		{qmp.CmdGrow, map[string]any{"disk": disk, "size": num(machinetest.DiskBytes)}},
+		{qmp.CmdBuild, map[string]any{"disk": disk}},
 		launchOf(disk, "", nil),
 		launchOf(disk, "expect", map[string]any{"memory": num(32 << 20), "vcpus": num(1), "firmware": "bios", "machine": "pc"}),
 		launchOf(disk, "expect", map[string]any{"memory": num(1 << 30), "machine": "q35"}),

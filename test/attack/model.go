@@ -154,6 +154,8 @@ func (s *session) execute(c call, f floor) string {
 		if c.Args["disk"] != s.m.name || fmt.Sprint(c.Args["size"]) != fmt.Sprint(machinetest.DiskBytes) {
 			return qmp.ClassInvalid
 		}
+	case qmp.CmdBuild: // its owner encrypted the disk
+		return qmp.ClassInvalid
 	case qmp.CmdDelete:
 		if s.live {
 			return qmp.ClassRunning

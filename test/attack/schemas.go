@@ -93,7 +93,7 @@ func (t *trial) everyWay(a *process, m *machine, command string, args any) error
 		t.must(name, out[1], qmp.ClassDenied, in(m))
 	case command == qmp.CmdDelete: // it runs
 		t.must(name, out[1], qmp.ClassRunning, nowhere())
-	case command == qmp.CmdGrow, command == qmp.CmdRevoke, command == qmp.CmdSetPolicy: // no such disk, delegation, policy
+	case command == qmp.CmdGrow, command == qmp.CmdBuild, command == qmp.CmdRevoke, command == qmp.CmdSetPolicy: // no such disk, delegation, policy
 		t.must(name, out[1], qmp.ClassInvalid, nowhere())
 	default:
 		t.must(name, out[1], "", nowhere())
