@@ -1,0 +1,165 @@
+package forward
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+const (
+	// MaxStreams is how many connections one channel carries at once.
+	MaxStreams = 128
+	// pieceSize is how much of a connection goes out before another's turn, bytes.
+	pieceSize = 32 << 10
+	// statusTimeout bounds how long the keeper may take to dial, and a bit more.
+	statusTimeout = dialTimeout + 10*time.Second
+)
+
+// mux is what both ends have in common: yamux, and resets.
+type mux struct {
+	session *yamux.Session
+	under   *joiner
+	control *yamux.Stream
+
+	sending sync.Mutex // of resets
+	mu      sync.Mutex
+	streams map[uint32]*Stream
+	leaving bool // the other end wants to hear when streams is empty
+
+	bye  chan struct{} // closed when the other end's goodbye came
+	once sync.Once
+}
+
+func newMux(channel net.Conn) *mux {
+	return &mux{under: &joiner{Conn: channel}, streams: map[uint32]*Stream{}, bye: make(chan struct{})}
+}
+
+// goodbye is no stream's id.
+const goodbye = 0
+
+// config of yamux. Its own timeouts are off: the channel finds a dead end out by
+// itself, and a slow one is no dead one.
+func config() *yamux.Config {
+	c := yamux.DefaultConfig()
+	c.AcceptBacklog = MaxStreams
+	c.EnableKeepAlive = false
+	c.ConnectionWriteTimeout = 24 * time.Hour
+	c.StreamOpenTimeout = 0
+	c.StreamCloseTimeout = 0
+	c.LogOutput = io.Discard
+	return c
+}
+
+// joiner puts the header and the body of a frame, which yamux writes one after the
+// other, into one record of the channel, and keeps the channel's first error.
+type joiner struct {
+	net.Conn
+	held []byte // the header of a data frame; of yamux's sender only
+
+	mu  sync.Mutex
+	err error
+}
+
+const (
+	frameHeader = 12 // bytes; the type is the second, the length the last four
+	frameData   = 0  // type of a frame with a body
+)
+
+func (j *joiner) Write(p []byte) (int, error) {
+	if len(j.held) == 0 && len(p) == frameHeader && p[1] == frameData && binary.BigEndian.Uint32(p[8:]) > 0 {
+		j.held = append(j.held, p...)
+		return len(p), nil
+	}
+	if len(j.held) == 0 {
+		return j.note(j.Conn.Write(p))
+	}
+	j.held = append(j.held, p...)
+	n, err := j.note(j.Conn.Write(j.held))
+	j.held = j.held[:0]
+	return max(n-frameHeader, 0), err
+}
+
+func (j *joiner) Read(p []byte) (int, error) { return j.note(j.Conn.Read(p)) }
+
+func (j *joiner) note(n int, err error) (int, error) {
+	if err != nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.err == nil {
+			j.err = err
+		}
+	}
+	return n, err
+}
+
+// why returns the reason for which the channel ended, nil for an end in order.
+func (m *mux) why(err error) error {
+	m.under.mu.Lock()
+	defer m.under.mu.Unlock()
+	switch {
+	case m.under.err == io.EOF || errors.Is(m.under.err, net.ErrClosed): //nolint:errorlint // the plain one is the end in order
+		return nil
+	case m.under.err != nil:
+		return m.under.err
+	}
+	return err
+}
+
+func (m *mux) add(s *Stream) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.streams[s.y.StreamID()] = s
+	return len(m.streams)
+}
+
+func (m *mux) remove(s *Stream) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.streams, s.y.StreamID())
+	if m.leaving && len(m.streams) == 0 {
+		m.leaving = false
+		go m.sayReset(goodbye)
+	}
+}
+
+// leave answers the other end's goodbye, now or when all connections have ended.
+func (m *mux) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leaving = len(m.streams) > 0; !m.leaving {
+		go m.sayReset(goodbye)
+	}
+}
+
+// sayReset tells the other end that a connection is broken.
+func (m *mux) sayReset(id uint32) {
+	m.sending.Lock()
+	defer m.sending.Unlock()
+	m.control.Write(binary.BigEndian.AppendUint32(nil, id)) //nolint:errcheck // it fails with the session, and then so do all streams
+}
+
+// takeResets does what the other end says, until the session ends.
+func (m *mux) takeResets(onGoodbye func()) {
+	var b [4]byte
+	for {
+		if _, err := io.ReadFull(m.control, b[:]); err != nil {
+			return
+		}
+		id := binary.BigEndian.Uint32(b[:])
+		if id == goodbye {
+			onGoodbye()
+			continue
+		}
+		m.mu.Lock()
+		s := m.streams[id]
+		m.mu.Unlock()
+		if s != nil {
+			s.broken(true)
+		}
+	}
+}
