@@ -139,13 +139,16 @@ func (b *builder) rootTree(ctx context.Context, busybox []byte, mods *modules) (
 		}
 	}
 	t.file("init", 0o755, file("init"))
-	t.file("bin/driver", 0o755, file("driver"))
+	for _, name := range []string{"driver", "network", "terminal"} {
+		t.file("bin/"+name, 0o755, file(name))
+	}
+	t.file("var/www/index.html", 0o644, []byte("UVBond guest\n"))
 	t.file("etc/acpi/PWRF/00000080", 0o755, file("power-button"))
 	t.file("secret", 0o600, []byte(b.Secret+"\n"))
 	if b.Script != "" {
 		t.file("script", 0o755, []byte(b.Script+"\n"))
 	}
-	names := []string{"power", "net"}
+	names := []string{"power", "net", "pointer"}
 	if b.Cryptsetup {
 		names = append(names, "dm-crypt")
 		if err := addProgram(ctx, t, "cryptsetup"); err != nil {

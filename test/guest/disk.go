@@ -28,7 +28,7 @@ const (
 
 func (b *builder) cmdline() string {
 	// no_timer_check and random.trust_cpu spare waiting where the CPU is emulated.
-	words := []string{"console=ttyS0,115200n8", "panic=5", "no_timer_check", "random.trust_cpu=on", "mitigations=off"}
+	words := []string{"console=tty0", "console=ttyS0,115200n8", "panic=5", "no_timer_check", "random.trust_cpu=on", "mitigations=off"}
 	if !b.Verbose {
 		words = append(words, "quiet", "loglevel=3")
 	}

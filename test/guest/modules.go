@@ -21,6 +21,7 @@ var drivers = map[string][]string{
 	"nvme":       {"nvme"},
 
 	"power":    {"evdev", "button"},
+	"pointer":  {"virtio_input", "psmouse"},
 	"net":      {"virtio_pci", "virtio_net", "e1000", "af_packet"},
 	"seed":     {"nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "vfat"},
 	"dm-crypt": {"xts", "ecb", "cbc", "aesni-intel", "dm-mod", "dm-crypt", "af_alg", "algif_skcipher", "algif_hash"},
