@@ -39,6 +39,8 @@ type CreateRequest struct {
 	NoScreen     bool // no display: `uvbond vm screen` and its like do not work
 	NoChannelNIC bool // no network card for `uvbond vm ssh` and `forward`
 
+	FirstBoot *FirstBoot // nil: none
+
 	// Passphrase returns the passphrase of a disk; try counts from 0. An error
 	// ends the creation. The caller of Passphrase wipes the result.
 	Passphrase func(ctx context.Context, path string, try int) (*bond.Secret, error)
@@ -61,6 +63,9 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 	if err != nil {
 		return nil, err
 	}
+	if err := req.checkFirstBoot(); err != nil {
+		return nil, err
+	}
 	conn, err := o.Connect(ctx, req.Host)
 	if err != nil {
 		return nil, err
@@ -78,6 +83,11 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 	if !req.NoChannelNIC {
 		reg.Spec.ChannelMAC = channelMAC(req.NICs)
 	}
+	id := bond.NewVMID()
+	hostKeys, err := req.seal(id, &reg.Spec)
+	if err != nil {
+		return nil, err
+	}
 	if reg.Spec.Disks, err = o.unlockAll(ctx, req); err != nil {
 		return nil, err
 	}
@@ -88,7 +98,10 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 	if err != nil {
 		return nil, err
 	}
-	vm, err := o.register(ctx, conn, req, reg, images)
+	vm, err := o.register(ctx, conn, reg, &store.VM{
+		Name: req.Name, ID: id.String(), Host: req.Host, Phase: store.PhasePending, Created: o.Now().Unix(),
+		Spec: showSpec(&reg.Spec, req.Disks, images), Policy: reg.Policy, Offered: reg.Offered, HostKeys: hostKeys,
+	}, images, req.Report)
 	if err != nil {
 		req.Report.Note(fmt.Sprintf("the encrypted disks stay stored on %s (see: uvbond disk list --host %s, uvbond disk remove)", req.Host, req.Host))
 	}
@@ -225,27 +238,26 @@ func (o *Owner) pushAll(ctx context.Context, conn *Conn, req CreateRequest) ([]c
 
 // register sends the registration. The bond is saved as pending first: from
 // here on a VM may exist that only this bond commands.
-func (o *Owner) register(ctx context.Context, conn *Conn, req CreateRequest, reg *bond.Registration, images []client.ImageDisk) (*store.VM, error) {
+func (o *Owner) register(ctx context.Context, conn *Conn, reg *bond.Registration, vm *store.VM, images []client.ImageDisk, report Reporter) (*store.VM, error) {
 	owner, err := o.Store.Tenant(ctx)
 	if err != nil {
 		return nil, err
 	}
-	id := bond.NewVMID()
+	id, err := bond.ParseVMID(vm.ID)
+	if err != nil {
+		return nil, err
+	}
 	blob, b, err := bond.SealRegistration(conn.Public, owner, id, reg)
 	if err != nil {
 		return nil, fail.Wrap(err, fail.Usage, "see: uvbond vm create --help", "this VM cannot be registered")
 	}
 	defer b.Wipe()
-	vm := &store.VM{
-		Name: req.Name, ID: id.String(), Host: req.Host, Phase: store.PhasePending, Created: o.Now().Unix(),
-		Spec: showSpec(&reg.Spec, req.Disks, images), Policy: reg.Policy, Offered: reg.Offered,
-	}
 	if err := o.Store.CreateVM(ctx, vm, b); err != nil {
 		return nil, err
 	}
-	req.Report.Begin("register "+req.Name, 0)
+	report.Begin("register "+vm.Name, 0)
 	record, err := conn.CreateVM(ctx, client.CreateVM{ID: vm.ID, Name: vm.Name, Disks: images, Registration: blob})
-	req.Report.End()
+	report.End()
 	if err != nil {
 		return nil, o.notRegistered(ctx, vm, conn, err)
 	}
@@ -324,7 +336,7 @@ func bondDisk(src DiskSource, h *luks.Header, key *bond.Secret) *bond.Disk {
 }
 
 func showSpec(s *bond.Spec, src []DiskSource, images []client.ImageDisk) store.Spec {
-	out := store.Spec{Memory: s.MemoryBytes, CPUs: s.VCPUs, Firmware: s.Firmware, Machine: s.Machine, Screen: s.Screen}
+	out := store.Spec{Memory: s.MemoryBytes, CPUs: s.VCPUs, Firmware: s.Firmware, Machine: s.Machine, Screen: s.Screen, FirstBoot: s.Seed != nil}
 	if s.ChannelMAC != [6]byte{} {
 		out.ChannelMAC = net.HardwareAddr(s.ChannelMAC[:]).String()
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/fail"
+	"github.com/uvbond/uvbond/tenant/firstboot"
 	"github.com/uvbond/uvbond/tenant/store"
 )
 
@@ -25,6 +26,7 @@ type createFlags struct {
 	disks, nics                          []string
 	key                                  keyFlags
 	resume, noScreen, noChannelNIC       bool
+	boot                                 bootFlags
 }
 
 func (a *app) vmCreate() *cobra.Command {
@@ -41,12 +43,18 @@ The VM gets a display and, beside the cards of --nic, a network card for "uvbond
 and "forward". That card reaches nobody: its other end is the hypervisor, which answers
 DHCP, and passes on nothing but your own channels.
 
+A guest with cloud-init gets what --user-data, --network-config, --ssh-key and --hostname
+say at its first boot, on a disk that the hypervisor makes in memory: sealed, as nothing of
+it may be known to the server. Its ssh host keys are made here, so that "uvbond vm ssh"
+knows them beforehand; see docs/first-boot.md. It cannot be changed later.
+
 A disk is FILE[,name=NAME][,bus=BUS][,discard][,ro]; the first one boots. With
 "discard" the storage sees which parts of the disk are unused. In FILE, write two
 commas for one.`,
 		Example: `  uvbond vm create web1 --host lab --disk web1.luks --memory 1GiB --cpus 1
   uvbond vm create db1 --host lab --disk root.luks --disk data.luks,name=data,discard \
       --memory 4GiB --cpus 2 --firmware uefi --nic model=virtio --policy status,pause
+  uvbond vm create web1 --host lab --disk web1.luks --user-data cloud.yaml --ssh-key ~/.ssh/id_ed25519.pub
   uvbond vm create web1 --resume`,
 		Args: exactly(1),
 		RunE: func(c *cobra.Command, args []string) error { return a.runCreate(c, args[0], f) },
@@ -64,6 +72,7 @@ commas for one.`,
 	c.Flags().BoolVar(&f.noChannelNIC, "no-channel-nic", false, "no network card for uvbond vm ssh and forward")
 	c.Flags().StringVar(&f.policy, "policy", automata.Observe, "what operators may do without a ticket: observe, maintain, none, or status,pause,...")
 	addTermFlags(c, &f.terms)
+	addBootFlags(c, &f.boot)
 	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up a registration that was interrupted")
 	addKeyFlags(c, &f.key)
 	choice(c, "firmware", "bios", "uefi")
@@ -89,6 +98,9 @@ func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
 	if err != nil {
 		return err
 	}
+	if b := req.FirstBoot; b != nil {
+		defer bond.Wipe(b.UserData)
+	}
 	req.Report = a.reporter()
 	req.Passphrase = a.forDisk(&f.key)
 	vm, err := o.Create(c.Context(), *req)
@@ -101,6 +113,9 @@ func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
 func (a *app) created(vm *store.VM) error {
 	return a.print(vmJSON(vm), func(w io.Writer) {
 		fmt.Fprintf(w, "%s is bonded to host %s (confirmed): %s memory, %s, %s\n", vm.Name, vm.Host, bytesText(vm.Spec.Memory), counted(int(vm.Spec.CPUs), "cpu"), counted(len(vm.Spec.Disks), "disk"))
+		for _, k := range vm.HostKeys {
+			fmt.Fprintf(w, "its ssh host key will be %s\n", firstboot.Fingerprint(k))
+		}
 		fmt.Fprintf(w, "operators may: %s\nboot it with: uvbond vm start %s\n", policyText(vm.Policy), vm.Name)
 	})
 }
@@ -133,6 +148,9 @@ func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
 			return nil, err
 		}
 		req.NICs = append(req.NICs, n)
+	}
+	if req.FirstBoot, err = f.boot.read(); err != nil {
+		return nil, err
 	}
 	if req.Policy = f.terms.terms(words(f.policy)); f.terms.file != "" && f.policy == automata.Observe {
 		req.Policy.Commands = nil // the default

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant/fakehost"
 )
 
@@ -40,6 +41,7 @@ func TestScript(t *testing.T) {
 			"evil":    func(ts *testscript.TestScript, _ bool, args []string) { server(ts).Evil(strings.Join(args, "")) },
 			"json":    checkJSON,
 			"parts":   noParts,
+			"seed":    checkSeed,
 			"server":  checkServer,
 			"mkraw":   makeRaw,
 			"waitfor": waitFor,
@@ -135,6 +137,24 @@ func checkServer(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if strconv.Itoa(have) != args[1] {
 		ts.Fatalf("the server has %d %s, want %s", have, args[0], args[1])
+	}
+}
+
+// checkSeed compares a file of the first boot that a VM was registered with, or
+// looks for a part of it: seed VM user-data|meta-data|vendor-data|network-config FILE|has TEXT
+func checkSeed(ts *testscript.TestScript, neg bool, args []string) {
+	s := server(ts).Seed(args[0])
+	if s == nil {
+		ts.Fatalf("%s has no first boot", args[0])
+	}
+	file := map[string]*bond.Secret{"user-data": s.UserData, "meta-data": s.MetaData, "vendor-data": s.VendorData, "network-config": s.NetworkConfig}[args[1]]
+	have := string(file.Bytes())
+	if args[2] != "has" {
+		if have != ts.ReadFile(args[2]) {
+			ts.Fatalf("%s is not the file %s:\n%s", args[1], args[2], have)
+		}
+	} else if strings.Contains(have, args[3]) == neg {
+		ts.Fatalf("%s and %q:\n%s", args[1], args[3], have)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/client"
+	"github.com/uvbond/uvbond/tenant/firstboot"
 	"github.com/uvbond/uvbond/tenant/store"
 )
 
@@ -26,6 +27,7 @@ type vmView struct {
 	Rules   []ruleView `json:"operators_rules,omitempty"`
 
 	Delegations []delegationView `json:"delegations,omitempty"` // that this machine knows of
+	HostKeys    []string         `json:"host_keys,omitempty"`   // public, of the guest's sshd
 	Instance    uint64           `json:"instance,omitempty"`
 	Descriptor  bool             `json:"has_descriptor"`
 	State       string           `json:"state,omitempty"` // of the newest verified receipt
@@ -47,6 +49,7 @@ func vmJSON(vm *store.VM) vmView {
 		Instance: vm.Instance, Descriptor: len(vm.Descriptor) > 0, State: vm.State, StateTime: vm.StateTime, AuditSeq: vm.AuditSeq,
 	}
 	v.Allowed, v.Rules = allowed(vm.Policy)
+	v.HostKeys = vm.HostKeys
 	v.Delegations = delegationsJSON(vm.Delegations)
 	return v
 }
@@ -234,6 +237,12 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 		for _, l := range v.Unverified.Limits {
 			fmt.Fprintf(w, "limit of disk %s: %s (unverified; changes are in the audit log)\n", l.Disk, qmp.DiskLimits{IOPS: l.IOPS, Bytes: l.Bytes, Burst: l.Burst})
 		}
+	}
+	if v.Spec.FirstBoot {
+		fmt.Fprintln(w, "first boot: sealed, on the disk cidata")
+	}
+	for _, k := range v.HostKeys {
+		fmt.Fprintf(w, "ssh host key: %s\n", firstboot.Fingerprint(k))
 	}
 	for _, n := range v.Spec.NICs {
 		fmt.Fprintf(w, "nic: %s, %s\n", n.Model, n.MAC)

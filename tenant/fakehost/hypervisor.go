@@ -34,6 +34,18 @@ type vm struct {
 	heads         [][32]byte // heads[n]: chain value after n records
 }
 
+// Seed returns the first boot that a VM was registered with under a name, or nil.
+func (s *Server) Seed(name string) *bond.Seed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.vms {
+		if v.Name == name {
+			return v.reg.Spec.Seed
+		}
+	}
+	return nil
+}
+
 func (v *vm) record(kind, who, text string) {
 	prev := v.heads[len(v.heads)-1]
 	r := bond.AuditRecord{Seq: uint64(len(v.records)), Time: time.Now().UnixMilli(), Prev: prev, Kind: kind, Who: who, Text: text}

@@ -64,6 +64,8 @@ type Spec struct {
 	// Screen and ChannelMAC are missing in a VM that was registered by an older client.
 	Screen     bool   `json:"screen,omitempty"`
 	ChannelMAC string `json:"channel_mac,omitempty"` // of the network card for ssh and forward; empty: none
+
+	FirstBoot bool `json:"first_boot,omitempty"` // cloud-init gets something at the first boot
 }
 
 // Disk is a disk of a Spec.
