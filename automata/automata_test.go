@@ -205,8 +205,8 @@ func TestNativePrefixAndAbort(t *testing.T) {
 
 func TestNativeFilesAreListed(t *testing.T) {
 	files, err := fs.Glob(texts, "native/*")
-	if err != nil || len(files) != len(native) {
-		t.Fatalf("%d files, %d commands, %v", len(files), len(native), err)
+	if err != nil || len(files) != len(native)+len(channels) {
+		t.Fatalf("%d files, %d commands, %d channels, %v", len(files), len(native), len(channels), err)
 	}
 	if _, err := Native("../automata.go"); err == nil {
 		t.Error("a path was taken for a command")
