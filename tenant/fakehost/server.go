@@ -67,6 +67,8 @@ type Server struct {
 	images map[string]*image
 	vms    map[string]*vm
 	puts   int
+
+	keepers map[string]KeeperEnd
 }
 
 type image struct {
@@ -80,7 +82,7 @@ func New() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{key: key, images: map[string]*image{}, vms: map[string]*vm{}}
+	s := &Server{key: key, images: map[string]*image{}, vms: map[string]*vm{}, keepers: map[string]KeeperEnd{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/host", s.host)
 	mux.HandleFunc("GET /v1/images", s.listImages)
@@ -95,6 +97,7 @@ func New() (*Server, error) {
 	mux.HandleFunc("POST /v1/vms/{id}/commands", s.command)
 	mux.HandleFunc("POST /v1/vms/{id}/commands/live", s.command)
 	mux.HandleFunc("POST /v1/vms/{id}/delegated", s.delegated)
+	mux.HandleFunc("GET /v1/vms/{id}/channel", s.channel)
 	s.HTTP = httptest.NewTLSServer(s.guard(mux))
 	return s, nil
 }
