@@ -363,8 +363,8 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := []string{"DELETE /v1/images/{id}", "GET /healthz", "GET /metrics", "GET /v1/host", "GET /v1/images", "GET /v1/images/{id}",
-		"GET /v1/vms", "GET /v1/vms/{id}", "GET /v1/vms/{id}/channel", "GET /v1/vms/{id}/disks", "POST /v1/images", "POST /v1/vms", "POST /v1/vms/{id}/commands", "POST /v1/vms/{id}/commands/live", "POST /v1/vms/{id}/delegated", "PUT /v1/images/{id}/data"}
+	want := []string{"DELETE /v1/images/{id}", "GET /healthz", "GET /metrics", "GET /v1/bases", "GET /v1/host", "GET /v1/images", "GET /v1/images/{id}",
+		"GET /v1/vms", "GET /v1/vms/{id}", "GET /v1/vms/{id}/channel", "GET /v1/vms/{id}/disks", "POST /v1/bases/{name}/images", "POST /v1/images", "POST /v1/vms", "POST /v1/vms/{id}/commands", "POST /v1/vms/{id}/commands/live", "POST /v1/vms/{id}/delegated", "PUT /v1/images/{id}/data"}
 	if !slices.Equal(got, want) {
 		t.Fatalf("routes %v, want %v", got, want)
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/server/api"
+	"github.com/uvbond/uvbond/server/bases"
 	"github.com/uvbond/uvbond/server/config"
 	"github.com/uvbond/uvbond/server/images"
 	"github.com/uvbond/uvbond/server/relay"
@@ -86,7 +87,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	i.gate = NewGate(cfg, opts.Log)
 	i.gate.Observe = i.metrics.GateCall
 	i.metrics.WatchDisks(i.gate)
-	i.vms = &vms.Service{Store: st, Images: im, Gate: i.gate, Taps: cfg.Taps, Log: opts.Log}
+	i.vms = &vms.Service{Store: st, Images: im, Bases: BaseStore(cfg, st), Gate: i.gate, Taps: cfg.Taps, Log: opts.Log}
 	i.stopping, i.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer i.stop()
 	return i.serve(ctx, cert)
@@ -96,6 +97,11 @@ func Run(ctx context.Context, opts Options) (err error) {
 func ImageOptions(cfg *config.Config, log *slog.Logger) images.Options {
 	return images.Options{Dir: cfg.ImageDir(), MaxImages: int64(cfg.Limits.MaxImages), FreeSpace: int64(cfg.Limits.FreeSpace),
 		Expiry: cfg.Limits.UploadExpiry.D(), Log: log}
+}
+
+// BaseStore is where the public base images are, by the configuration.
+func BaseStore(cfg *config.Config, st *store.Store) *bases.Store {
+	return &bases.Store{Dir: cfg.BaseDir(), Records: st, FreeSpace: int64(cfg.Limits.FreeSpace)}
 }
 
 // NewGate reaches the hypervisor by the configuration.

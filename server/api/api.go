@@ -66,6 +66,7 @@ func New(opts Options) *Server {
 	s.api.UseMiddleware(s.authenticate)
 	s.hostRoutes()
 	s.imageRoutes()
+	s.baseRoutes()
 	s.vmRoutes()
 	s.diskRoutes()
 	s.channelRoute()

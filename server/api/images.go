@@ -24,6 +24,7 @@ type Image struct {
 	State     string `json:"state" enum:"uploading,verifying,ready,failed"`
 	Reason    string `json:"reason,omitempty" doc:"Why it failed."`
 	VM        string `json:"vm,omitempty" doc:"The VM that uses it."`
+	Base      string `json:"base,omitempty" doc:"The base image that the hypervisor makes it from; nothing is uploaded to it."`
 	ChunkSize int64  `json:"chunk_size" doc:"Largest body of one PUT, bytes."`
 }
 
@@ -40,7 +41,7 @@ type ImageList struct {
 }
 
 func imageOf(i *store.Image) Image {
-	return Image{i.ID, i.Name, i.Size, hex.EncodeToString(i.SHA256[:]), i.Offset, i.State, i.Reason, i.VM, images.ChunkSize}
+	return Image{i.ID, i.Name, i.Size, hex.EncodeToString(i.SHA256[:]), i.Offset, i.State, i.Reason, i.VM, i.Base, images.ChunkSize}
 }
 
 type imagePath struct {

@@ -33,6 +33,15 @@ type VM struct {
 	Confirmation []byte    `json:"confirmation,omitempty" doc:"Sealed by the hypervisor."`
 	Descriptor   []byte    `json:"descriptor,omitempty" doc:"Sealed by the hypervisor; of the last instance started."`
 	Limits       []Limit   `json:"limits,omitempty" doc:"Of the disks that have any, while the VM runs. Not verified."`
+	Builds       []Build   `json:"builds,omitempty" doc:"Of the disks that are still to be made from base images. Not verified."`
+}
+
+// Build is how far a disk is made from its base image.
+type Build struct {
+	Disk  string `json:"disk"`
+	Phase string `json:"phase" doc:"check: the base is held against the owner's SHA-256; write: it is encrypted."`
+	Done  uint64 `json:"done" doc:"Bytes of the base in this phase."`
+	Total uint64 `json:"total" doc:"Bytes of the base."`
 }
 
 // Limit is what a disk may do in a second; 0 is no limit.
@@ -67,7 +76,7 @@ type VMList struct {
 type Params struct {
 	Offset uint64 `json:"offset,omitempty" doc:"log: first byte wanted."`
 	From   uint64 `json:"from,omitempty" doc:"audit: first record wanted."`
-	Disk   string `json:"disk,omitempty" maxLength:"16" doc:"grow: the disk's name."`
+	Disk   string `json:"disk,omitempty" maxLength:"16" doc:"grow, build: the disk's name."`
 	Size   uint64 `json:"size,omitempty" doc:"grow: bytes of the disk, as the guest will see it; the ticket says the same."`
 	Stored uint64 `json:"stored,omitempty" doc:"grow: bytes that its image needs for that."`
 
@@ -77,7 +86,7 @@ type Params struct {
 
 // NewCommand is one management command.
 type NewCommand struct {
-	Command string  `json:"command" enum:"start,status,pause,resume,reset,shutdown,poweroff,log,audit,allow,grow,undelegate,delete"`
+	Command string  `json:"command" enum:"build,start,status,pause,resume,reset,shutdown,poweroff,log,audit,allow,grow,undelegate,delete"`
 	Ticket  []byte  `json:"ticket" doc:"Sealed for the hypervisor, at most 128 KiB."`
 	Params  *Params `json:"params,omitempty"`
 }
@@ -102,6 +111,9 @@ func vmOf(v *vms.VM) VM {
 	out := VM{ID: v.ID, Name: v.Name, State: v.State, Created: v.Created, Disks: make([]Disk, len(v.Disks)), Confirmation: v.Confirmation, Descriptor: v.Descriptor, Limits: limitsOf(v.Limits)}
 	for i, d := range v.Disks {
 		out.Disks[i] = Disk(d)
+	}
+	for _, b := range v.Builds {
+		out.Builds = append(out.Builds, Build(b))
 	}
 	return out
 }

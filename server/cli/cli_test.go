@@ -132,7 +132,7 @@ func TestImagePlace(t *testing.T) {
 	var ids []string
 	for i, name := range []string{"a", "b"} {
 		id := strings.Repeat(name, 32)
-		img, _, err := st.CreateImage(t.Context(), id, tenant, name, 1<<20, [32]byte{byte(i)}, 10)
+		img, _, err := st.CreateImage(t.Context(), id, tenant, store.NewImage{Name: name, Size: 1 << 20, SHA256: [32]byte{byte(i)}}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,5 +291,43 @@ func TestLimitsAndStats(t *testing.T) {
 	}
 	if out, _ := r.run(0, "vm", "stats", "web1", "--json"); !strings.Contains(out, `"enciphered": 8192`) {
 		t.Fatal(out)
+	}
+}
+
+// TestBase: base images are added, listed and removed.
+func TestBase(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(t.TempDir(), "debian 12.raw")
+	if err := os.WriteFile(file, []byte("a public image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := r.run(2, "base", "add", file); !strings.Contains(errs, "give one with --name") {
+		t.Error(errs)
+	}
+	r.run(2, "base", "add")
+	if _, errs := r.run(1, "base", "add", file+"x", "--name", "x"); !strings.Contains(errs, "no such file") {
+		t.Error(errs)
+	}
+	out, _ := r.run(0, "base", "add", file, "--name", "debian-12.raw", "--json")
+	var b struct {
+		Name, SHA256 string
+		Size         int64
+	}
+	if err := json.Unmarshal([]byte(out), &b); err != nil || b.Name != "debian-12.raw" || len(b.SHA256) != 64 || b.Size != 14 {
+		t.Fatal(out, err)
+	}
+	if out, _ := r.run(0, "base", "list"); !strings.Contains(out, "debian-12.raw") || !strings.Contains(out, b.SHA256) {
+		t.Error(out)
+	}
+	if _, errs := r.run(1, "base", "add", file, "--name", "debian-12.raw"); !strings.Contains(errs, "already") {
+		t.Error(errs)
+	}
+	r.run(1, "base", "remove", "debian-13.raw")
+	r.run(0, "base", "remove", "debian-12.raw")
+	if out, _ := r.run(0, "base", "list", "--json"); !strings.Contains(out, `"bases": []`) {
+		t.Error(out)
+	}
+	if left, err := os.ReadDir(filepath.Join(r.data, "bases")); err != nil || len(left) != 0 {
+		t.Error(left, err)
 	}
 }

@@ -140,7 +140,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", os.Getenv("UVBOND_SERVER_CONFIG"),
 		"configuration file (default "+config.DefaultPath+" when it exists; UVBOND_SERVER_CONFIG)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.serve(), a.token(), a.tenant(), a.image(), a.vm(), a.gate(), a.doctor(), a.versionCommand())
+	root.AddCommand(a.serve(), a.token(), a.tenant(), a.image(), a.base(), a.vm(), a.gate(), a.doctor(), a.versionCommand())
 	return root
 }
 

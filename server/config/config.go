@@ -218,6 +218,9 @@ func checkAddress(key, address string) error {
 // ImageDir holds the images, one file each, named by the image's id.
 func (c *Config) ImageDir() string { return filepath.Join(c.DataDir, "images") }
 
+// BaseDir holds the public base images.
+func (c *Config) BaseDir() string { return filepath.Join(c.DataDir, "bases") }
+
 // Database is the SQLite file.
 func (c *Config) Database() string { return filepath.Join(c.DataDir, "server.db") }
 

@@ -48,6 +48,7 @@ type VM struct {
 	Allowed    []string // hypercalls that the owner's policy accepts
 	Disks      int      // descriptors that came with the launch
 	Limits     []qmp.VMLimits
+	Builds     []qmp.BuildState
 }
 
 // Gate is a running fake.
@@ -251,7 +252,7 @@ func (g *Gate) answer(s *session, c *Call) (any, error) {
 	case qmp.CmdQueryVMs:
 		out := qmp.QueryVMsResult{VMs: []qmp.VMState{}}
 		for id, v := range g.vms {
-			out.VMs = append(out.VMs, qmp.VMState{VM: id, State: v.State, Instance: v.Instance, NeedsDisks: v.NeedsDisks, Limits: v.Limits})
+			out.VMs = append(out.VMs, qmp.VMState{VM: id, State: v.State, Instance: v.Instance, NeedsDisks: v.NeedsDisks, Limits: v.Limits, Builds: v.Builds})
 		}
 		return out, nil
 	case qmp.CmdRegister:
@@ -362,6 +363,12 @@ func (g *Gate) hypercall(s *session, c *Call) (any, error) {
 		return qmp.ChunkResult{Chunk: fmt.Appendf(nil, "%s %v", c.Command, c.Arguments)}, nil
 	case qmp.CmdGrow:
 		return qmp.GrowResult{Old: 1, New: 2, Guest: qmp.GuestTold}, nil
+	case qmp.CmdBuild:
+		if len(c.Files) != 2 {
+			return nil, qmp.Errorf(qmp.ClassInvalid, "%d descriptors came", len(c.Files))
+		}
+		v.Builds = nil
+		return qmp.BuildState{Disk: text(c, "disk"), Phase: qmp.BuildDone, Done: 1, Total: 1}, nil
 	case qmp.CmdSetPolicy, qmp.CmdRevoke:
 		return nil, nil
 	case qmp.CmdDelete:

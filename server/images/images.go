@@ -86,9 +86,14 @@ func (m *Manager) path(id string) string { return filepath.Join(m.opts.Dir, id) 
 // Create starts an upload, or returns the one that is already there for the
 // same name, size and hash.
 func (m *Manager) Create(ctx context.Context, t *store.Tenant, name string, size int64, sum [32]byte) (*store.Image, error) {
-	if err := checkName(name); err != nil {
+	return m.create(ctx, t, store.NewImage{Name: name, Size: size, SHA256: sum})
+}
+
+func (m *Manager) create(ctx context.Context, t *store.Tenant, n store.NewImage) (*store.Image, error) {
+	if err := checkName(n.Name); err != nil {
 		return nil, err
 	}
+	size := n.Size
 	if size < 1 || size > MaxSize {
 		return nil, problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "size %d: an image has 1 byte to 64 TiB", size)
 	}
@@ -98,7 +103,7 @@ func (m *Manager) Create(ctx context.Context, t *store.Tenant, name string, size
 	if err != nil {
 		return nil, problem.Internal(err)
 	}
-	img, created, err := m.store.CreateImage(ctx, hex.EncodeToString(raw[:]), t, name, size, sum, m.opts.MaxImages)
+	img, created, err := m.store.CreateImage(ctx, hex.EncodeToString(raw[:]), t, n, m.opts.MaxImages)
 	if err != nil {
 		return nil, createProblem(err)
 	}

@@ -47,7 +47,7 @@ func (m *Manager) Write(ctx context.Context, t *store.Tenant, id string, offset 
 	if err != nil {
 		return nil, err
 	}
-	if img.State != store.ImageUploading || img.Offset != offset {
+	if img.State != store.ImageUploading || img.Offset != offset || img.Base != "" {
 		return nil, wrongOffset(img)
 	}
 	n, sum, err := m.receive(img, body, digest)

@@ -29,17 +29,18 @@ type Image struct {
 	Used             bool // a VM has had it: its content is live and no longer as announced
 	VM               string
 	Storage          string // where its data is; "": in its file
+	Base             string // name of the base image that the hypervisor makes it from; "": it was uploaded
 	Created, Updated time.Time
 }
 
 const imageColumns = `i.id, i.name, i.tenant, i.size, i.sha256, i.position, i.hashing, i.state, i.reason, i.used,
-	coalesce((SELECT vm FROM vm_disks WHERE image = i.id), ''), i.storage, i.created, i.updated`
+	coalesce((SELECT vm FROM vm_disks WHERE image = i.id), ''), i.storage, i.base, i.created, i.updated`
 
 func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
 	var i Image
 	var sum []byte
 	var created, updated int64
-	err := row.Scan(&i.ID, &i.Name, &i.Tenant, &i.Size, &sum, &i.Offset, &i.Hashing, &i.State, &i.Reason, &i.Used, &i.VM, &i.Storage, &created, &updated)
+	err := row.Scan(&i.ID, &i.Name, &i.Tenant, &i.Size, &sum, &i.Offset, &i.Hashing, &i.State, &i.Reason, &i.Used, &i.VM, &i.Storage, &i.Base, &created, &updated)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -48,13 +49,21 @@ func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
 	return &i, nil
 }
 
+// NewImage announces an upload, or with Base an image that nothing is uploaded to.
+type NewImage struct {
+	Name   string
+	Size   int64
+	SHA256 [32]byte
+	Base   string
+}
+
 // CreateImage stores a new upload, or returns the one that the same tenant
-// already has of this name, size and hash and that no VM has written to.
-func (s *Store) CreateImage(ctx context.Context, id string, tenant *Tenant, name string, size int64, sum [32]byte, maxImages int64) (img *Image, created bool, err error) {
+// already has of this name, size, hash and base and that no VM has written to.
+func (s *Store) CreateImage(ctx context.Context, id string, tenant *Tenant, n NewImage, maxImages int64) (img *Image, created bool, err error) {
 	err = s.tx(ctx, func(tx *sql.Tx) error {
 		img, err = scanImage(tx.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images i
-			WHERE tenant = ? AND name = ? AND size = ? AND sha256 = ? AND used = 0 AND state IN ('uploading','verifying','ready')
-			ORDER BY created LIMIT 1`, tenant.ID, name, size, sum[:]))
+			WHERE tenant = ? AND name = ? AND size = ? AND sha256 = ? AND base = ? AND used = 0 AND state IN ('uploading','verifying','ready')
+			ORDER BY created LIMIT 1`, tenant.ID, n.Name, n.Size, n.SHA256[:], n.Base))
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -63,15 +72,15 @@ func (s *Store) CreateImage(ctx context.Context, id string, tenant *Tenant, name
 			(SELECT quota_bytes FROM tenants WHERE id = ?1) FROM images WHERE tenant = ?1`, tenant.ID).Scan(&bytes, &count, &quota); err != nil {
 			return err
 		}
-		if size > quota-bytes {
-			return &QuotaError{What: "bytes", Used: bytes, Wanted: size, Limit: quota}
+		if n.Size > quota-bytes {
+			return &QuotaError{What: "bytes", Used: bytes, Wanted: n.Size, Limit: quota}
 		}
 		if count >= maxImages {
 			return &QuotaError{What: "images", Used: count, Wanted: 1, Limit: maxImages}
 		}
 		now := s.now().Unix()
-		if _, err := tx.ExecContext(ctx, `INSERT INTO images (id, tenant, name, size, sha256, state, created, updated)
-			VALUES (?, ?, ?, ?, ?, 'uploading', ?, ?)`, id, tenant.ID, name, size, sum[:], now, now); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO images (id, tenant, name, size, sha256, base, state, created, updated)
+			VALUES (?, ?, ?, ?, ?, ?, 'uploading', ?, ?)`, id, tenant.ID, n.Name, n.Size, n.SHA256[:], n.Base, now, now); err != nil {
 			return err
 		}
 		created = true

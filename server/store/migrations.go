@@ -64,6 +64,15 @@ CREATE TABLE vm_disks (
 	`ALTER TABLE images ADD COLUMN storage TEXT NOT NULL DEFAULT '';
 ALTER TABLE images ADD COLUMN export TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX images_place ON images(storage, export) WHERE storage <> '';`,
+	// Public base images, and which of them an image is made from.
+	`CREATE TABLE bases (
+	name   TEXT PRIMARY KEY,
+	size   INTEGER NOT NULL CHECK (size > 0),
+	sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
+	file   TEXT NOT NULL UNIQUE CHECK (length(file) = 32),
+	added  INTEGER NOT NULL
+) STRICT;
+ALTER TABLE images ADD COLUMN base TEXT NOT NULL DEFAULT '';`,
 }
 
 func (s *Store) migrate(ctx context.Context) error {

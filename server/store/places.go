@@ -18,13 +18,14 @@ type Place struct {
 	State               string
 	VM                  string // that uses it; "": none
 	Storage, Export     string
+	Base                string // that it is made from; "": none
 }
 
-const placeQuery = `SELECT i.id, i.name, t.name, i.size, i.state, coalesce(d.vm, ''), i.storage, i.export
+const placeQuery = `SELECT i.id, i.name, t.name, i.size, i.state, coalesce(d.vm, ''), i.storage, i.export, i.base
 	FROM images i JOIN tenants t ON t.id = i.tenant LEFT JOIN vm_disks d ON d.image = i.id `
 
 func scanPlace(row interface{ Scan(...any) error }) (p Place, err error) {
-	err = row.Scan(&p.Image, &p.Name, &p.Tenant, &p.Size, &p.State, &p.VM, &p.Storage, &p.Export)
+	err = row.Scan(&p.Image, &p.Name, &p.Tenant, &p.Size, &p.State, &p.VM, &p.Storage, &p.Export, &p.Base)
 	return p, classify(err)
 }
 

@@ -85,7 +85,7 @@ func TestDiskOfOneVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := strings.Repeat("a", 32)
-	if _, _, err := s.CreateImage(t.Context(), image, alice, "disk", 1, [32]byte{1}, 10); err != nil {
+	if _, _, err := s.CreateImage(t.Context(), image, alice, NewImage{Name: "disk", Size: 1, SHA256: [32]byte{1}}, 10); err != nil {
 		t.Fatal(err)
 	}
 	vm := func(n int) *VM {

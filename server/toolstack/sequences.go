@@ -16,6 +16,7 @@ const settleLooks = 20
 // sequences are the hypercalls of each management command, between uvbond-open
 // and uvbond-close. The automata in automata/native accept exactly these.
 var sequences = map[string]func(*session) error{
+	"build":    build,
 	"start":    start,
 	"status":   func(s *session) error { _, err := s.status(); return err },
 	"pause":    func(s *session) error { return change(s, qmp.CmdStop, false) },

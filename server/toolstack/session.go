@@ -39,7 +39,10 @@ type Command struct {
 	IssuedUntil int64  // all that were issued until then
 	Size        uint64 // grow: bytes, as the guest will see the one disk of Disks
 
-	// For start and grow. The files stay the caller's. Exports are the disks that
+	// For build only.
+	Base *os.File
+
+	// For start, grow and build. The files stay the caller's. Exports are the disks that
 	// are on storages.
 	Disks   []File
 	Exports []qmp.DiskExport

@@ -19,7 +19,7 @@ import (
 // counts is decided by them: the ticket says the same, sealed.
 type Params struct {
 	From   uint64 // log: byte offset; audit: sequence number
-	Disk   string // grow: the disk's name
+	Disk   string // grow, build: the disk's name
 	Size   uint64 // grow: bytes, as the guest will see it
 	Stored uint64 // grow: bytes that the ciphertext file needs for it
 
@@ -54,6 +54,13 @@ func (s *Service) Command(ctx context.Context, t *store.Tenant, id, command stri
 			return nil, problem.Internal(err)
 		}
 		defer closeAll(cmd.Disks)
+	}
+	if command == "build" {
+		if err := s.openBuild(ctx, v, p.Disk, cmd); err != nil {
+			return nil, err
+		}
+		defer closeAll(cmd.Disks)
+		defer cmd.Base.Close()
 	}
 	r, err := s.run(ctx, v, cmd)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/server/bases"
 	"github.com/uvbond/uvbond/server/images"
 	"github.com/uvbond/uvbond/server/problem"
 	"github.com/uvbond/uvbond/server/store"
@@ -46,6 +47,7 @@ var (
 type Service struct {
 	Store  *store.Store
 	Images *images.Manager
+	Bases  *bases.Store
 	Gate   *toolstack.Gate
 	Taps   map[string][]string // VM id -> tap interfaces
 	Log    *slog.Logger
@@ -59,7 +61,8 @@ type Service struct {
 type VM struct {
 	store.VM
 	State  string
-	Limits []qmp.VMLimits // in force, of the disks that have any
+	Limits []qmp.VMLimits   // in force, of the disks that have any
+	Builds []qmp.BuildState // of the disks that are still to be made from base images
 }
 
 // Gone turns an error of the gate into a problem for a request that the gate
@@ -132,7 +135,7 @@ func (s *Service) WithState(ctx context.Context, list []store.VM) []VM {
 		if err == nil {
 			out[i].State = StateMissing
 			if st, ok := states[v.ID]; ok {
-				out[i].State, out[i].Limits = st.State, st.Limits
+				out[i].State, out[i].Limits, out[i].Builds = st.State, st.Limits, st.Builds
 			}
 		}
 	}

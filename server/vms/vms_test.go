@@ -54,7 +54,7 @@ func id(n int) string { return fmt.Sprintf("%032x", n) }
 func (r *rig) image(n int) []store.Disk {
 	r.t.Helper()
 	image := fmt.Sprintf("%032x", 1000+n)
-	if _, _, err := r.Store.CreateImage(r.t.Context(), image, r.tenant, fmt.Sprint("disk", n), 1, [32]byte{byte(n)}, 100); err != nil {
+	if _, _, err := r.Store.CreateImage(r.t.Context(), image, r.tenant, store.NewImage{Name: fmt.Sprint("disk", n), Size: 1, SHA256: [32]byte{byte(n)}}, 100); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := r.Store.SetImageState(r.t.Context(), image, store.ImageUploading, store.ImageReady, ""); err != nil {
