@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// screen collects what is drawn.
-type screen struct {
+// terminalScreen collects what is drawn.
+type terminalScreen struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (s *screen) Write(p []byte) (int, error) {
+func (s *terminalScreen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.Write(p)
 }
 
-func (s *screen) String() string {
+func (s *terminalScreen) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
@@ -29,7 +29,7 @@ func (s *screen) String() string {
 // TestSpinnerEnds: what was taken away draws no more, or it would write over the
 // next prompt.
 func TestSpinnerEnds(t *testing.T) {
-	s := &screen{}
+	s := &terminalScreen{}
 	b := &bars{w: s}
 	b.Begin("unlock web1.luks", 0)
 	time.Sleep(400 * time.Millisecond)

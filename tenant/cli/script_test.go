@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"uvbond": func() { os.Exit(Main()) }})
+	testscript.Main(m, map[string]func(){"uvbond": func() { os.Exit(Main()) }, "vncpicture": vncPicture})
 }
 
 type serverKey struct{}
@@ -45,6 +45,7 @@ func TestScript(t *testing.T) {
 			"server":  checkServer,
 			"mkraw":   makeRaw,
 			"waitfor": waitFor,
+			"machine": machine,
 		},
 	})
 }

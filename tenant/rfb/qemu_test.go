@@ -17,7 +17,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 // TestScreenshotOfFirmware: what SeaBIOS prints is in the picture, and QEMU takes keys.
 func TestScreenshotOfFirmware(t *testing.T) {
-	conn, err := rfbtest.Machine(t)(t.Context())
+	conn, err := rfbtest.New(t).Dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

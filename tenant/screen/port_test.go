@@ -83,7 +83,7 @@ func (o *port) end(t *testing.T, want error) {
 // TestRealViewer: a VNC client that is not ours sees what our screenshot shows, gets
 // in once with a password, and again with the next one.
 func TestRealViewer(t *testing.T) {
-	dial := rfbtest.Machine(t)
+	dial := rfbtest.New(t).Dial
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	o := open(t, Port{Open: dial, Wait: time.Minute})
@@ -141,7 +141,7 @@ func TestWrongPassword(t *testing.T) {
 // TestGarbage: whoever does not speak RFB is turned away, and the port stays open for
 // the viewer.
 func TestGarbage(t *testing.T) {
-	o := open(t, Port{Open: rfbtest.Machine(t), Once: true})
+	o := open(t, Port{Open: rfbtest.New(t).Dial, Once: true})
 	password := <-o.invited
 	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01", "RFB 003.008\n\x63", strings.Repeat("A", 1<<20)} {
 		conn := o.dial(t)

@@ -5,6 +5,7 @@ package rfbtest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/png"
@@ -18,44 +19,64 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Machine starts a QEMU with a VGA screen and a keyboard and nothing to boot: its
-// firmware says so on the screen. It returns a way to connect to its VNC server, which
-// asks for no password. QEMU ends with the test.
-func Machine(t testing.TB) (dial func(context.Context) (net.Conn, error)) {
-	t.Helper()
+// Machine is a QEMU with a VGA screen and a keyboard and nothing to boot: its firmware
+// says so on the screen.
+type Machine struct {
+	Socket string // unix socket of its VNC server, which asks for no password
+	dir    string
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+}
+
+// Start starts a machine and waits until its VNC server answers.
+func Start() (*Machine, error) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
-		t.Fatal("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")
+		return nil, errors.New("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")
 	}
 	dir, err := os.MkdirTemp("", "vnc") // a socket's path must be short
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "vnc")
-	cmd := exec.Command(qemu, "-nodefaults", "-no-user-config", "-accel", "tcg", "-m", "32", "-vga", "std", "-display", "none", "-vnc", "unix:"+socket)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	m := &Machine{Socket: filepath.Join(dir, "vnc"), dir: dir}
+	m.cmd = exec.Command(qemu, "-nodefaults", "-no-user-config", "-accel", "tcg", "-m", "32", "-vga", "std", "-display", "none", "-vnc", "unix:"+m.Socket)
+	m.cmd.Stderr = &m.stderr
+	if err := m.cmd.Start(); err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("QEMU: %s", stderr.String())
-		}
-	})
-	dial = func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) }
 	for range 400 {
-		if conn, err := dial(t.Context()); err == nil {
+		if conn, err := m.Dial(context.Background()); err == nil {
 			_ = conn.Close()
-			return dial
+			return m, nil
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	t.Fatalf("QEMU's VNC server did not come up: %s", stderr.String())
-	return nil
+	m.Close()
+	return nil, fmt.Errorf("QEMU's VNC server did not come up: %s", m.stderr.String())
+}
+
+// Dial connects to the machine's VNC server.
+func (m *Machine) Dial(ctx context.Context) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "unix", m.Socket)
+}
+
+// Close ends the machine.
+func (m *Machine) Close() {
+	_ = m.cmd.Process.Kill()
+	_ = m.cmd.Wait()
+	_ = os.RemoveAll(m.dir)
+}
+
+// New starts a machine for a test.
+func New(t testing.TB) *Machine {
+	t.Helper()
+	m, err := Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
 }
 
 // Capture takes a picture with gvnccapture, a VNC client that is not ours, from a port
@@ -63,7 +84,7 @@ func Machine(t testing.TB) (dial func(context.Context) (net.Conn, error)) {
 func Capture(ctx context.Context, port int, password string) (image.Image, error) {
 	capture, err := exec.LookPath("gvnccapture")
 	if err != nil {
-		return nil, fmt.Errorf("gvnccapture is missing: apt-get install gvncviewer")
+		return nil, errors.New("gvnccapture is missing: apt-get install gvncviewer")
 	}
 	dir, err := os.MkdirTemp("", "capture")
 	if err != nil {
