@@ -20,6 +20,8 @@ type connection struct {
 	conn    *qmp.Conn
 	welcome bool // the user that connected may use the gate
 	session *session
+	// detached: the connection is a channel now, and not the gate's after the answer.
+	detached bool
 }
 
 func (g *Gate) serveConn(ctx context.Context, uc *net.UnixConn, welcome bool) {
@@ -106,7 +108,7 @@ func (c *connection) answer(ctx context.Context, line *qmp.Line) bool {
 		return c.send(req.ID, nil, qmp.Errorf(qmp.ClassInvalid, "UVBond: %s: %d descriptors came with the message, at most %d may", printable(req.Execute), len(files)+line.Surplus, qmp.MaxFiles))
 	}
 	ret, qerr := c.dispatch(ctx, line.Cred, req, &files)
-	return c.send(req.ID, ret, qerr)
+	return c.send(req.ID, ret, qerr) && !c.detached
 }
 
 // sender refuses lines of processes that may not use the gate, or that the
@@ -173,6 +175,9 @@ func (c *connection) dispatch(ctx context.Context, cred *qmp.Cred, req *qmp.Requ
 	if c.session == nil {
 		c.attempted(cred, req.Execute, qmp.ClassDenied)
 		return nil, &qmp.Error{Class: qmp.ClassDenied, Desc: "UVBond: " + req.Execute + " needs a session: send uvbond-open with the VM and the owner's ticket"}
+	}
+	if req.Execute == qmp.CmdChannel {
+		return c.channel(ctx, req, e, args.(qmp.ChannelArgs))
 	}
 	return c.session.call(ctx, req, e, args, files)
 }

@@ -81,8 +81,9 @@ func filterEvent(e qmp.Event) (qmp.Event, bool) {
 // notify passes on the VM's events while the session is open.
 func (c *connection) notify(s *session) {
 	events, stop := s.vm.Events()
-	s.quiet = stop
+	s.quiet, s.still = stop, make(chan struct{})
 	go func() {
+		defer close(s.still)
 		for e := range events {
 			if out, ok := filterEvent(e); ok && c.conn.Send(out) != nil {
 				return

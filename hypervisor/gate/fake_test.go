@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uvbond/uvbond/automata"
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/hypervisor/state"
@@ -39,6 +41,8 @@ type fakeVM struct {
 	entries  []state.Entry
 	nonces   map[[32]byte]bool
 	fail     map[string]error
+	channels []Channel
+	streams  []*os.File // the connections of channels
 	deleted  bool
 	killed   string
 	answers  map[string]json.RawMessage // to Execute, in the place of {}
@@ -137,6 +141,20 @@ func (v *fakeVM) Kill(_ uint64, reason string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.killed, v.cur.Live = reason, false
+}
+func (v *fakeVM) Channel(_ context.Context, ch Channel) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.fail[qmp.CmdChannel]; err != nil {
+		return err
+	}
+	fd, err := unix.FcntlInt(ch.Conn.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return err
+	}
+	ch.Conn = nil
+	v.channels, v.streams = append(v.channels, ch), append(v.streams, os.NewFile(uintptr(fd), "channel"))
+	return nil
 }
 func (v *fakeVM) ReadConsole(offset uint64) (*bond.ConsoleChunk, error) {
 	return &bond.ConsoleChunk{Instance: 1, Offset: offset, Data: []byte("hello"), End: offset + 5}, nil
@@ -293,6 +311,7 @@ type fixture struct {
 	host *fakeHost
 	a, b *fakeVM
 	path string
+	stop func() // ends the gate
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -315,7 +334,8 @@ func newFixture(t *testing.T) *fixture {
 		defer close(served)
 		_ = New(f.host, func(uid uint32) bool { return uid == own }, slog.New(slog.DiscardHandler)).Serve(ctx, l)
 	}()
-	t.Cleanup(func() { cancel(); <-served })
+	f.stop = func() { cancel(); <-served }
+	t.Cleanup(f.stop)
 	return f
 }
 

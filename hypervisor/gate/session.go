@@ -41,7 +41,8 @@ type session struct {
 	// begun: something may have changed that no call in calls vouches for.
 	begun bool
 
-	quiet func() // ends the delivery of events; nil: there is none
+	quiet func()        // ends the delivery of events; nil: there is none
+	still chan struct{} // closed when the last event has been delivered
 
 	delegate *delegate // nil: the ticket is the owner's own, or there is none
 
@@ -60,23 +61,32 @@ func (s *session) command() string {
 	return s.ticket.Command
 }
 
-// call decides on one hypercall and executes it.
-func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any, files *[]*os.File) (any, *qmp.Error) {
+// begin decides on one hypercall, and records it if it changes something.
+func (s *session) begin(req *qmp.Request, e *entry) (permit, *qmp.Error) {
 	if len(s.calls) >= maxCalls {
-		return nil, s.refuse(req.Execute, qmp.ClassDenied, fmt.Sprintf("a session has at most %d hypercalls", maxCalls))
+		return permit{}, s.refuse(req.Execute, qmp.ClassDenied, fmt.Sprintf("a session has at most %d hypercalls", maxCalls))
 	}
 	if !time.Now().Before(s.deadline) {
 		s.abort(qmp.ClassExpired, "the session's deadline passed")
 	}
 	p, qerr := s.accept(req, e)
 	if qerr != nil {
-		return nil, s.refuse(req.Execute, qerr.Class, qerr.Desc)
+		return permit{}, s.refuse(req.Execute, qerr.Class, qerr.Desc)
 	}
 	if e.changes && !p.recorded {
 		if _, _, err := s.vm.Record(s.accepted(req.Execute, p.policy)); err != nil {
 			s.logAudit(err)
-			return nil, s.fault(req, internal())
+			return permit{}, s.fault(req, internal())
 		}
+	}
+	return p, nil
+}
+
+// call decides on one hypercall and executes it.
+func (s *session) call(ctx context.Context, req *qmp.Request, e *entry, args any, files *[]*os.File) (any, *qmp.Error) {
+	p, qerr := s.begin(req, e)
+	if qerr != nil {
+		return nil, qerr
 	}
 	ctx, cancel := context.WithDeadline(ctx, s.deadline.Add(abortGrace))
 	defer cancel()
@@ -422,6 +432,15 @@ func (s *session) closing(verdict string) map[string]string {
 		i = j
 	}
 	return map[string]string{"verdict": verdict, "calls": b.String()}
+}
+
+// silence ends the delivery of events, and waits until none is under way.
+func (s *session) silence() {
+	if s.quiet != nil {
+		s.quiet()
+		s.quiet = nil
+		<-s.still
+	}
 }
 
 func (s *session) release() {

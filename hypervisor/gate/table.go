@@ -81,6 +81,7 @@ var table = withRefusals(map[string]entry{
 	qmp.CmdLaunch:      {verdict: byTicket, changes: true, boot: true, args: takes[qmp.LaunchArgs](), rewrite: launchFiles, answer: nothing, why: "creates an instance from the registration"},
 	qmp.CmdReadConsole: {verdict: byTicket, args: takes[qmp.ReadConsoleArgs](), answer: gives[qmp.ChunkResult](), why: "serial output, sealed for the owner"},
 	qmp.CmdReadAudit:   {verdict: byTicket, args: takes[qmp.ReadAuditArgs](), answer: gives[qmp.ChunkResult](), why: "audit log, sealed for the owner"},
+	qmp.CmdChannel:     {verdict: byTicket, instance: true, args: takes[qmp.ChannelArgs](), answer: gives[qmp.ChannelResult](), why: "a stream that only the owner can open, sealed end to end; the provider carries it"},
 	qmp.CmdSetPolicy:   {verdict: byTicket, changes: true, args: none, answer: nothing, why: "the policy travels inside the ticket"},
 	qmp.CmdGrow:        {verdict: byTicket, changes: true, args: takes[qmp.GrowArgs](), rewrite: growFile, answer: gives[qmp.GrowResult](), why: "the owner says how long a disk is"},
 	qmp.CmdRevoke:      {verdict: byTicket, args: takes[qmp.RevokeArgs](), answer: nothing, why: "takes delegations back; the ticket's automaton says which"},

@@ -114,6 +114,12 @@ type VM interface {
 	// Kill ends instance number n at once, if it is still there.
 	Kill(n uint64, reason string)
 
+	// Channel hands a connection to the keeper of the instance, which speaks first to
+	// its far end when that has shown that it is the owner. The file stays the caller's. What
+	// becomes of the channel is in the audit log. ErrNotRunning; a *qmp.Error
+	// of class Unavailable where the VM has nothing of the kind, and of class Busy
+	// when there are too many.
+	Channel(ctx context.Context, ch Channel) error
 	ReadConsole(offset uint64) (*bond.ConsoleChunk, error)
 	ReadAudit(from uint64) (*bond.AuditChunk, error)
 	SetPolicy(text string) error

@@ -21,6 +21,7 @@ var gateCommands = []*Command{
 	{qmp.CmdBuild, Of[qmp.BuildArgs](), Of[qmp.BuildState]()},
 	{qmp.CmdDelete, Nothing(), Nothing()},
 	{qmp.CmdRevoke, Of[qmp.RevokeArgs](), Nothing()},
+	{qmp.CmdChannel, Of[qmp.ChannelArgs](), Of[qmp.ChannelResult]()},
 }
 
 // WithGate returns s, the schema of a version of QEMU, with the gate's own
