@@ -30,6 +30,7 @@ type keeper struct {
 	console         *serialPort
 	disks           []*served
 	seed            *served // nil: the VM has none
+	channels        *channels
 }
 
 // run serves until a signal ends ctx or the daemon says stop.
@@ -50,7 +51,9 @@ func (k *keeper) run(signals context.Context) error {
 	var flushed error
 	finish := func(e console.End) error {
 		once.Do(func() {
+			k.channels.end(endOfChannels(e))
 			k.console.finish(e)
+			k.channels.finish()
 			stop()
 			serving.Wait()
 			flushed = k.flush()
@@ -65,6 +68,17 @@ func (k *keeper) run(signals context.Context) error {
 	case err := <-ended:
 		return err
 	}
+}
+
+// endOfChannels is what the owners of channels are told.
+func endOfChannels(e console.End) string {
+	switch {
+	case e.Why == console.HostRestarted:
+		return "the keeper was stopped"
+	case e.Text == "":
+		return "the instance ended"
+	}
+	return "the instance ended: " + e.Text
 }
 
 func (k *keeper) flush() error {
@@ -124,6 +138,7 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func(console.End) error) (
 	var q request
 	files, err := receive(c, &q)
 	defer closeAll(files)
+	defer q.Channel.wipe()
 	if err != nil {
 		return false, errors.Join(err, send(c, &response{Error: err.Error()}))
 	}
@@ -153,11 +168,17 @@ func (k *keeper) serveRequest(c *net.UnixConn, finish func(console.End) error) (
 		if d, err = k.disk(q.Disk); err == nil {
 			err = d.reconnect(files)
 		}
+	case cmdChannel:
+		err = k.channels.take(q.Channel, files)
+	case cmdReports:
+		if err = errors.New("want one socket to report on"); len(files) == 1 {
+			err = k.channels.reports.attach(files[0], k.channels.count())
+		}
 	default:
 		err = fmt.Errorf("unknown command %.32q", q.Command)
 	}
 	if err != nil {
-		r = response{Error: err.Error()}
+		r = response{Error: err.Error(), Busy: errors.Is(err, ErrTooManyChannels)}
 		answer = nil
 	}
 	return stopped, errors.Join(err, send(c, &r, answer...))

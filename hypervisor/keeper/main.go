@@ -116,6 +116,9 @@ func (k *keeper) take() error {
 		return fmt.Errorf("console socket: %w", err)
 	}
 	k.console = newSerialPort(ring, k.peers, k.log)
+	if k.channels, err = newChannels(k); err != nil {
+		return err
+	}
 	for i := range k.config.Disks {
 		d, err := openServed(&k.config.Disks[i], fdDisks+2*i, k)
 		if err != nil {

@@ -50,6 +50,8 @@ const (
 	cmdGrow        = "grow"        // Disk, Length
 	cmdAnnounce    = "announce"    // Disk: its front end is told of the size
 	cmdConnections = "connections" // Disk, and a socket to ask the daemon for connections on
+	cmdChannel     = "channel"     // Channel, with its descriptors
+	cmdReports     = "reports"     // a socket to report on what becomes of channels
 	cmdStop        = "stop"        // Why, Text: what viewers of the console are told; answered when everything is on stable storage
 )
 
@@ -61,6 +63,8 @@ type request struct {
 	Length  uint64      `cbor:"5,keyasint,omitempty"` // bytes
 	Why     console.Why `cbor:"10,keyasint,omitempty"`
 	Text    string      `cbor:"11,keyasint,omitempty"`
+
+	Channel *wireChannel `cbor:"20,keyasint,omitempty"`
 }
 
 // response answers a request.  To cmdFiles it comes with the descriptors of every
@@ -71,6 +75,7 @@ type response struct {
 	SocketDir string `cbor:"2,keyasint,omitempty"`
 	Stats     *Stats `cbor:"3,keyasint,omitempty"`
 	Seed      bool   `cbor:"4,keyasint,omitempty"`
+	Busy      bool   `cbor:"5,keyasint,omitempty"` // Error is ErrTooManyChannels
 }
 
 func send(c *net.UnixConn, v any, files ...*os.File) error {
@@ -78,6 +83,7 @@ func send(c *net.UnixConn, v any, files ...*os.File) error {
 	if err != nil {
 		return err
 	}
+	defer clear(b) // there may be a key in it
 	return sendBytes(c, b, files...)
 }
 
@@ -134,6 +140,7 @@ func receive(c *net.UnixConn, v any) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(b)
 	if err := decode(b, v); err != nil {
 		closeAll(files)
 		return nil, fmt.Errorf("malformed message: %w", err)

@@ -193,6 +193,41 @@ func (p *Process) Announce(ctx context.Context, name string) error {
 	return err
 }
 
+// Channel is a connection that the daemon hands to a keeper, which is the far end of
+// the owner's channel from then on. All of it stays the caller's.
+type Channel struct {
+	Kind       string // with Port: see channel.CheckKind
+	Port       uint16
+	Session    string       // in reports about it; at most 64 bytes
+	Key        *bond.Secret // Bond.ChannelKey
+	Descriptor [32]byte     // of the instance; secret
+	Nonce      [32]byte     // of the ticket
+	Conn       *os.File     // unix stream socket
+	Screen     *os.File     // channel.KindScreen: the socket of QEMU's VNC server
+	Address    string       // channel.KindForward: ip:port, on the loopback
+}
+
+// Channel hands over a channel. When it returns nil, all that becomes of it is
+// reported: see TakeReports. ErrTooManyChannels.
+func (p *Process) Channel(ctx context.Context, c *Channel) error {
+	w := &wireChannel{
+		Kind: c.Kind, Port: c.Port, Session: c.Session, Key: c.Key.Bytes(), Descriptor: c.Descriptor[:], Nonce: c.Nonce[:], Address: c.Address,
+	}
+	files := []*os.File{c.Conn}
+	if c.Screen != nil {
+		files = append(files, c.Screen)
+	}
+	_, _, err := p.call(ctx, &request{Command: cmdChannel, Channel: w}, files...)
+	return err
+}
+
+// Reports tells a keeper where to report, instead of where it did until now. f stays the
+// caller's.
+func (p *Process) Reports(ctx context.Context, f *os.File) error {
+	_, _, err := p.call(ctx, &request{Command: cmdReports}, f)
+	return err
+}
+
 // Stats asks for the counters.
 func (p *Process) Stats(ctx context.Context) (Stats, error) {
 	r, _, err := p.call(ctx, &request{Command: cmdStats})
@@ -278,7 +313,9 @@ func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*res
 	got, err := receive(c, &r)
 	if err == nil && r.Error != "" {
 		closeAll(got)
-		err = errors.New(r.Error)
+		if err = errors.New(r.Error); r.Busy {
+			err = ErrTooManyChannels
+		}
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("keeper %d: %s: %w", p.pid, q.Command, err)

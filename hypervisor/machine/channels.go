@@ -16,11 +16,11 @@ func hasChannelNIC(spec *bond.Spec) bool { return spec.ChannelMAC != [6]byte{} }
 
 // Screen connects a viewer to the display of instance number n and returns the viewer's
 // end, a unix stream socket that speaks RFB without authentication. The caller closes
-// it. A *qmp.Error of class Invalid when the VM was registered without a display, of
+// it. A *qmp.Error of class Unavailable when the VM was registered without a display, of
 // class Busy when vm.MaxScreens viewers are there; gate.ErrNotRunning.
 func (m *Machine) Screen(ctx context.Context, n uint64) (*os.File, error) {
 	if !m.screen {
-		return nil, invalid("the VM was registered without a screen")
+		return nil, &qmp.Error{Class: qmp.ClassUnavailable, Desc: "UVBond: the VM was registered without a screen; create it with one"}
 	}
 	inst, err := m.instanceOf(n)
 	if err != nil {
@@ -35,11 +35,12 @@ func (m *Machine) Screen(ctx context.Context, n uint64) (*os.File, error) {
 
 // Forward makes a TCP port of the guest of instance number n reachable and returns the
 // address, "ip:port", at which the VM's keeper connects to it: see vm.Instance.Forward.
-// It may be called again for the same port. A *qmp.Error of class Invalid when the VM
-// was registered without a network card for channels, or for port 0; gate.ErrNotRunning.
+// It may be called again for the same port. A *qmp.Error of class Unavailable when
+// the VM was registered without a network card for channels, of class Invalid for port 0;
+// gate.ErrNotRunning.
 func (m *Machine) Forward(ctx context.Context, n uint64, port uint16) (address string, err error) {
 	if !m.forward {
-		return "", invalid("the VM was registered without a network card for channels")
+		return "", &qmp.Error{Class: qmp.ClassUnavailable, Desc: "UVBond: the VM was registered without a network card for channels; create it with one"}
 	}
 	if port == 0 {
 		return "", invalid("there is no port 0")

@@ -34,6 +34,8 @@ type instance struct {
 	vhost      []string      // disks that are served by vhost-user, not NBD; constant
 	network    network       // that QEMU and the keepers share
 
+	reporting sync.WaitGroup // of those who take keepers' reports
+
 	keepers sync.Mutex // held while a keeper is started, or what it begins with is changed
 
 	mu      sync.Mutex
@@ -45,6 +47,8 @@ type instance struct {
 	letDone bool
 	limits  map[string]qmp.DiskLimits // of disks whose limits the provider changed
 	over    bool                      // dismantled: no files are taken over any more
+	// channels is how many there are, as far as the keeper has told.
+	channels int
 }
 
 func newInstance(m *Machine, slot int) *instance {
@@ -253,6 +257,7 @@ func (i *instance) dismantle(e console.End) {
 		}
 		k.Close()
 	}
+	i.reporting.Wait() // for the last words of a keeper that has ended
 	i.mu.Lock()
 	if i.spare != nil {
 		i.spare.Close()

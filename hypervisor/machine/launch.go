@@ -274,6 +274,7 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 		m.removeFolders()
 		return gate.ErrNotRunning
 	}
+	i.listen(ctx, k)
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,8 @@ type Manager struct {
 
 	builders chan struct{}      // holds one token for each step of a build that runs
 	images   map[[2]uint64]bool // that such steps write to; guarded by mu
+
+	channels atomic.Int64 // open ones of all VMs, as far as their keepers have told
 
 	work sync.WaitGroup // of the goroutines that follow instances
 }

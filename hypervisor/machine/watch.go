@@ -280,6 +280,7 @@ func (m *Machine) recoverInstance(ctx context.Context, rec *state.InstanceRecord
 			m.log.Warn("keeper does not give its files; if it ends the server must offer them again", "err", err)
 		}
 		inst.renewConnections(ctx, k)
+		inst.listen(ctx, k)
 	}
 	if inst.files == nil && len(inst.fileDisks()) == 0 {
 		inst.files = map[string]*os.File{} // the server has nothing to offer again
@@ -307,6 +308,9 @@ func (m *Machine) bury(ctx context.Context, inst *instance, rec *state.InstanceR
 	err := vm.Terminate(ctx, cfg, vm.Record{ID: m.id.String(), Slot: rec.Slot, PID: rec.QEMU.PID, StartTime: rec.QEMU.StartTime, QMPPath: rec.QMPPath})
 	if err != nil {
 		m.log.Warn("QEMU of an earlier daemon", "err", err)
+	}
+	if k := inst.currentKeeper(); k != nil {
+		inst.listen(ctx, k) // for what it has to report yet
 	}
 	reason := reasonUnreached
 	switch {
