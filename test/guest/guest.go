@@ -15,8 +15,9 @@
 //	                            the last tick that reached it
 //	UVBOND-READY                the power button works from here on
 //	UVBOND-SCRIPT-DONE <code>   after Options.Script
-//	UVBOND-NETWORK inet <address> on <card>    the last network card got an address
-//	                            by DHCP: port 7 (echo) and port 80 (HTTP) answer
+//	UVBOND-NETWORK inet <address> on <card>, router <address>, name server <address>
+//	                            the last network card got these by DHCP, or none:
+//	                            port 7 (echo) and port 80 (HTTP) answer
 //	UVBOND-TERMINAL <device>    Enter gives a root shell with the prompt "guest# ", on
 //	                            ttyS0 and on the screen's tty1
 //	tick <n>                    every 2 s, each with a write that is synced; not shown
