@@ -19,16 +19,22 @@ const seedMarker = "marker of the owner's user data"
 // seeded registers a VM with a first boot.
 func (w *world) seeded(change func(*bond.Spec), names ...string) *bonded {
 	w.t.Helper()
+	return w.registered(func(s *bond.Spec) {
+		s.Seed = &bond.Seed{UserData: bond.NewSecret([]byte("#cloud-config\n# " + seedMarker + "\n"))}
+		change(s)
+	}, names...)
+}
+
+// registered registers a VM whose specification was changed.
+func (w *world) registered(change func(*bond.Spec), names ...string) *bonded {
+	w.t.Helper()
 	b := &bonded{w: w, paths: map[string]string{}}
 	dir := w.t.TempDir()
 	for _, n := range names {
 		path, d := machinetest.NewDisk(w.t, dir, n)
 		b.disks, b.paths[n] = append(b.disks, d), path
 	}
-	sealed, owner := machinetest.RegisterSpec(w.t, w.store.HostKey().Public(), "", func(s *bond.Spec) {
-		s.Seed = &bond.Seed{UserData: bond.NewSecret([]byte("#cloud-config\n# " + seedMarker + "\n"))}
-		change(s)
-	}, b.disks...)
+	sealed, owner := machinetest.RegisterSpec(w.t, w.store.HostKey().Public(), "", change, b.disks...)
 	b.id, b.owner = owner.VM(), owner
 	if _, err := w.m.Register(w.t.Context(), sealed, "test"); err != nil {
 		w.t.Fatal(err)

@@ -157,6 +157,10 @@ func (s *stub) command(name string) (event, answer string) {
 		return "", fmt.Sprintf(`"return":%q`, strings.Join(s.resized, " "))
 	case "query-chardev":
 		return "", `"return":[{"label":"console","filename":"unix:","frontend-open":true}]`
+	case "query-vnc-servers":
+		return "", `"return":[{"id":"default","server":[],"clients":[],"auth":"none"}]`
+	case "getfd", "add_client":
+		return "", done
 	case "quit":
 		return `"event":"SHUTDOWN","data":{"guest":false,"reason":"host-qmp-quit"}`, done
 	case Mute:
