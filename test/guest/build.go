@@ -15,7 +15,7 @@ import (
 )
 
 // builderVersion changes when the same options give another disk.
-const builderVersion = 1
+const builderVersion = 2
 
 type builder struct {
 	Options
@@ -148,7 +148,7 @@ func (b *builder) rootTree(ctx context.Context, busybox []byte, mods *modules) (
 	if b.Script != "" {
 		t.file("script", 0o755, []byte(b.Script+"\n"))
 	}
-	names := []string{"power", "net", "pointer"}
+	names := []string{"seed", "power", "net", "pointer"}
 	if b.Cryptsetup {
 		names = append(names, "dm-crypt")
 		if err := addProgram(ctx, t, "cryptsetup"); err != nil {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
@@ -52,6 +53,7 @@ type Attack struct {
 	//	replay-ticket    present the newest ticket again
 	//	pass-connection  open a session with the newest ticket and let another
 	//	                 process send Command in it
+	//	record           keep all traffic from now on, see Lab.Record
 	//	swap-disks       exchange the stored images with each other
 	Kind string
 	// VM is the VM id aimed at.
@@ -71,7 +73,8 @@ type Outcome struct {
 // operator is the management domain in bad hands. It owns the server's TLS
 // key and uid, so tenants cannot tell its proxy from the server.
 type operator struct {
-	conf OperatorConfig
+	conf    OperatorConfig
+	traffic atomic.Pointer[traffic] // nil: nothing is kept
 
 	mu       sync.Mutex
 	attack   Attack
@@ -152,9 +155,9 @@ func (o *operator) proxy(w http.ResponseWriter, r *http.Request) {
 	target := &url.URL{Scheme: "https", Host: o.conf.Backend}
 	p := httputil.ReverseProxy{
 		Rewrite: func(pr *httputil.ProxyRequest) { pr.SetURL(target); pr.Out.Host = pr.In.Host },
-		Transport: &http.Transport{
+		Transport: o.recorded(&http.Transport{
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the operator's own server
-		},
+		}),
 		ModifyResponse: func(resp *http.Response) error { return o.bendResponse(attack, r, resp) },
 		ErrorLog:       nil,
 	}
@@ -294,6 +297,8 @@ func (o *operator) control(w http.ResponseWriter, r *http.Request) {
 		out = o.call(ctx, qmp.CmdOpen, qmp.OpenArgs{VM: a.VM, Ticket: o.newestTicket()})
 	case "pass-connection":
 		out = o.passConnection(ctx, a)
+	case "record":
+		out = outcome(nil, o.record())
 	case "swap-disks":
 		out = outcome(nil, o.swapDisks())
 	default:
