@@ -22,7 +22,10 @@ func (h *Hub) attach(v *viewer, a console.Attach) *console.End {
 	v.next, v.list, v.taken = next, true, resumed
 	v.hello = &console.Attached{Resumed: resumed, ID: v.id, Offset: next, End: end, Input: s.seen}
 	s.viewer = v
-	wrote := false
+	wrote := h.kept == s
+	if wrote {
+		h.kept = nil
+	}
 	if old != nil {
 		v.since, wrote = old.since, h.writer == old
 		h.remove(old)
@@ -66,14 +69,31 @@ func (h *Hub) session(token [console.SessionSize]byte) (s *session, known bool) 
 	return s, false
 }
 
-// detach forgets a viewer that has gone.
-func (h *Hub) detach(v *viewer) {
+// detach forgets a viewer that has gone. A writer whose stream broke may come back and
+// go on writing.
+func (h *Hub) detach(v *viewer, broke bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if v.session.viewer == v {
 		v.session.viewer = nil
 	}
+	if broke && h.writer == v {
+		s := v.session
+		h.kept = s
+		time.AfterFunc(writerGrace, func() { h.giveUp(s) })
+	}
 	if h.remove(v) {
+		h.promote()
+		h.tell()
+	}
+}
+
+// giveUp lets somebody else write than a session whose stream broke.
+func (h *Hub) giveUp(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.kept == s {
+		h.kept = nil
 		h.promote()
 		h.tell()
 	}
@@ -110,7 +130,7 @@ func (h *Hub) mode(v *viewer, m console.Mode) {
 	v.wants = m != console.Read
 	switch {
 	case m == console.Take:
-		h.writer = v
+		h.writer, h.kept = v, nil
 	case m == console.Read && h.writer == v:
 		h.writer = nil
 	}
@@ -119,7 +139,7 @@ func (h *Hub) mode(v *viewer, m console.Mode) {
 // promote lets the viewer write that has been waiting for longest, if nobody writes.
 func (h *Hub) promote() {
 	for _, v := range h.viewers {
-		if h.writer != nil {
+		if h.writer != nil || h.kept != nil {
 			return
 		}
 		if v.wants {

@@ -34,6 +34,7 @@ const (
 	attachTimeout = 10 * time.Second // for a client's first message
 	writeTimeout  = 30 * time.Second // for a stream that does not take what is sent
 	lastTimeout   = 2 * time.Second  // for a client to take an end and hang up
+	writerGrace   = 15 * time.Second // for a writer whose stream broke to attach again, before another writes
 )
 
 // Ring is what a VM printed, in bytes since its instance started. It is written to
@@ -56,6 +57,7 @@ type Hub struct {
 	viewers  []*viewer // in the order in which they came
 	left     chan struct{}
 	writer   *viewer
+	kept     *session // nobody writes, because this one's writer may come back
 	lastID   uint32
 	sessions []*session // with a viewer or without; the one that was used last is last
 	queue    []byte     // input that the guest has not got

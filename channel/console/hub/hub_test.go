@@ -216,6 +216,7 @@ func TestStuckViewer(t *testing.T) {
 		if d := time.Since(begun); d != writeTimeout {
 			t.Errorf("after %s", d)
 		}
+		time.Sleep(writerGrace)
 		synctest.Wait()
 		if len(other.viewers) != 1 || other.viewers[0].Mode != console.Write {
 			t.Errorf("the other viewer was told of %+v", other.viewers)
@@ -367,6 +368,55 @@ func TestEndDoesNotWait(t *testing.T) {
 		late.c.Close()
 		stuck.leave()
 	})
+}
+
+// broken is a stream that does not end in order, as a channel that is cut does not.
+type broken struct{ net.Conn }
+
+func (b broken) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if err == io.EOF {
+		err = io.ErrClosedPipe
+	}
+	return n, err
+}
+
+// TestWriterComesBack: a writer whose stream broke goes on writing when it attaches again in time,
+// and else the next writes.
+func TestWriterComesBack(t *testing.T) {
+	for _, pause := range []time.Duration{writerGrace - time.Second, writerGrace + time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			h := New(&memory{size: 4096})
+			ours, theirs := net.Pipe()
+			served := make(chan error, 1)
+			go func() { served <- h.Serve(t.Context(), broken{theirs}) }()
+			go io.Copy(io.Discard, ours)
+			ours.Write(console.Append(nil, attach(1, console.Write, console.All())))
+			synctest.Wait()
+			other := join(h, attach(2, console.Write, console.All()))
+			synctest.Wait()
+			ours.Close()
+			if err := <-served; err == nil {
+				t.Fatal("a stream that broke is no error")
+			}
+			theirs.Close()
+			time.Sleep(pause)
+			again := join(h, attach(1, console.Write, console.All()))
+			synctest.Wait()
+			want := []console.Mode{console.Waiting, console.Write}
+			if pause > writerGrace {
+				want = []console.Mode{console.Write, console.Waiting}
+			}
+			if l := again.viewers; len(l) != 2 || l[0].Mode != want[0] || l[1].Mode != want[1] {
+				t.Errorf("after %s: %+v", pause, l)
+			}
+			for _, x := range []*client{other, again} {
+				x.leave()
+				<-x.served
+			}
+			synctest.Wait()
+		})
+	}
 }
 
 // TestContext: the keeper's end ends a viewer at once.

@@ -82,7 +82,7 @@ func (h *Hub) Serve(ctx context.Context, c net.Conn) error {
 		pumped <- err
 	}()
 	err := v.read(r)
-	h.detach(v)
+	h.detach(v, err != io.EOF)
 	v.close()
 	perr := <-pumped
 	switch {
