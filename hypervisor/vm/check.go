@@ -28,6 +28,7 @@ var oldestQEMU = [2]int{7, 2}
 // neededDevices are the device models that a command line can name.
 var neededDevices = []string{
 	"virtio-blk-pci", "vhost-user-blk-pci", "ide-hd", "ich9-ahci", "nvme", "virtio-net-pci", "e1000", "isa-serial", "virtio-rng-pci",
+	"VGA", "virtio-tablet-pci",
 }
 
 const (
@@ -65,7 +66,7 @@ func checkQEMU(ctx context.Context, cfg Config) []Finding {
 	defer stop()
 	f.OK, f.Detail = true, binary
 	sandbox := Finding{Name: "qemu sandbox", OK: true, Detail: "starts with every class of system calls denied that can be"}
-	return []Finding{f, checkVersion(ctx, client), sandbox, checkNBD(ctx, client), checkDevices(ctx, client)}
+	return []Finding{f, checkVersion(ctx, client), sandbox, checkNBD(ctx, client), checkVNC(ctx, client), checkUserNetwork(ctx, client), checkDevices(ctx, client)}
 }
 
 // probe starts QEMU without a machine and connects to its monitor.
@@ -150,6 +151,31 @@ func checkNBD(ctx context.Context, client *qmp.Client) Finding {
 	return f
 }
 
+// checkVNC: a QEMU without its VNC server does not know the command.
+func checkVNC(ctx context.Context, client *qmp.Client) Finding {
+	f := Finding{Name: "qemu vnc server"}
+	if err := client.Execute(ctx, "query-vnc-servers", nil, nil); err != nil {
+		f.Detail, f.Fix = "VMs with a screen will not start: "+err.Error(), fixQEMU
+		return f
+	}
+	f.OK, f.Detail = true, "present"
+	return f
+}
+
+// checkUserNetwork makes a network as the card for channels has it. It needs QEMU to be
+// built with libslirp.
+func checkUserNetwork(ctx context.Context, client *qmp.Client) Finding {
+	f := Finding{Name: "qemu user network"}
+	err := client.Execute(ctx, "netdev_add", map[string]any{"type": "user", "id": "probe", "restrict": true, "ipv6": false}, nil)
+	if err != nil {
+		f.Detail = "VMs with a network card for ssh and forward will not start; is QEMU built without slirp? " + err.Error()
+		f.Fix = fixQEMU
+		return f
+	}
+	f.OK, f.Detail = true, "present"
+	return f
+}
+
 func checkDevices(ctx context.Context, client *qmp.Client) Finding {
 	f := Finding{Name: "qemu devices"}
 	var types []struct {
@@ -177,6 +203,7 @@ func checkDevices(ctx context.Context, client *qmp.Client) Finding {
 	return f
 }
 
+// checkBIOS looks for SeaBIOS and the display's part of it.
 func checkBIOS(cfg Config) Finding {
 	f := Finding{Name: "bios firmware"}
 	dirs := []string{"/usr/share/seabios", "/usr/share/qemu"}
@@ -184,14 +211,20 @@ func checkBIOS(cfg Config) Finding {
 		share := filepath.Join(filepath.Dir(filepath.Dir(binary)), "share")
 		dirs = append(dirs, filepath.Join(share, "qemu"), filepath.Join(share, "seabios"))
 	}
-	for _, dir := range dirs {
-		path := filepath.Join(dir, "bios-256k.bin")
-		if _, err := os.Stat(path); err == nil {
-			f.OK, f.Detail = true, path
+	for _, name := range []string{"vgabios-stdvga.bin", "bios-256k.bin"} {
+		f.OK = false
+		for _, dir := range dirs {
+			path := filepath.Join(dir, name)
+			if _, err := os.Stat(path); err == nil {
+				f.OK, f.Detail = true, path
+				break
+			}
+		}
+		if !f.OK {
+			f.Detail, f.Fix = "no "+name+" in "+strings.Join(dirs, ", "), fixBIOS
 			return f
 		}
 	}
-	f.Detail, f.Fix = "no bios-256k.bin in "+strings.Join(dirs, ", "), fixBIOS
 	return f
 }
 
