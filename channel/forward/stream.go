@@ -141,6 +141,9 @@ func (s *Stream) broken(byOther bool) bool {
 	return first
 }
 
+// Broken is closed when either end reset the connection.
+func (s *Stream) Broken() <-chan struct{} { return s.gone }
+
 // LocalAddr is the channel's.
 func (s *Stream) LocalAddr() net.Addr { return s.mux.under.LocalAddr() }
 

@@ -44,6 +44,7 @@ type app struct {
 	started  bool // arguments were accepted: errors are no longer usage errors
 	colour   bool // of out
 	live     bool // err is a terminal: progress bars make sense
+	silent   bool // when interrupted: ssh ends its ProxyCommand so
 }
 
 func run(ctx context.Context, args []string, in, out, errOut *os.File) fail.Code {
@@ -97,6 +98,9 @@ func (a *app) fail(ctx context.Context, err error) fail.Code {
 	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
 		code = fail.Interrupted
 		text = strings.Replace(text, cause.Error(), "interrupted", 1)
+	}
+	if code == fail.Interrupted && a.silent {
+		return code
 	}
 	if a.json {
 		type body struct {

@@ -51,7 +51,10 @@ func (s *Server) channel(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer ws.CloseNow() //nolint:errcheck // it has ended
+	defer s.forgetSocket(ws)
+	s.mu.Lock()
+	s.sockets[ws] = true
+	s.mu.Unlock()
 	ws.SetReadLimit(1 << 20)
 	_, hello, err := ws.Read(r.Context())
 	var in client.Channel
@@ -71,6 +74,22 @@ func (s *Server) channel(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.Close()
 	end(r.Context(), c, in.Port)
+}
+
+// CutChannels breaks all channels, as a server does that is killed.
+func (s *Server) CutChannels() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ws := range s.sockets {
+		go ws.CloseNow() //nolint:errcheck // it is cut
+	}
+}
+
+func (s *Server) forgetSocket(ws *websocket.Conn) {
+	ws.CloseNow() //nolint:errcheck // it has ended
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sockets, ws)
 }
 
 // openChannel returns the parameters of a channel, or nil, and what the server says.

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant/client"
 )
@@ -69,6 +71,7 @@ type Server struct {
 	puts   int
 
 	keepers map[string]KeeperEnd
+	sockets map[*websocket.Conn]bool // of open channels
 }
 
 type image struct {
@@ -82,7 +85,7 @@ func New() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{key: key, images: map[string]*image{}, vms: map[string]*vm{}, keepers: map[string]KeeperEnd{}}
+	s := &Server{key: key, images: map[string]*image{}, vms: map[string]*vm{}, keepers: map[string]KeeperEnd{}, sockets: map[*websocket.Conn]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/host", s.host)
 	mux.HandleFunc("GET /v1/images", s.listImages)
@@ -104,6 +107,7 @@ func New() (*Server, error) {
 
 // Close stops the fake.
 func (s *Server) Close() {
+	s.CutChannels()
 	s.HTTP.CloseClientConnections()
 	s.HTTP.Close()
 }

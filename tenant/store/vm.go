@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -224,4 +225,20 @@ func (s *Store) RemoveVM(ctx context.Context, name, id string) error {
 		return err
 	}
 	return syncDir(filepath.Join(s.dir, "vms"))
+}
+
+// PutKnownHosts writes a VM's file for ssh and returns its absolute path. It holds
+// public keys only.
+func (s *Store) PutKnownHosts(name string, text []byte) (string, error) {
+	if err := CheckName("VM", name); err != nil {
+		return "", err
+	}
+	path, err := filepath.Abs(filepath.Join(s.vmDir(name), "known_hosts"))
+	if err != nil {
+		return "", err
+	}
+	if old, err := read(path); err == nil && bytes.Equal(old, text) {
+		return path, nil
+	}
+	return path, write(path, text)
 }

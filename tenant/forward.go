@@ -1,0 +1,245 @@
+package tenant
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/uvbond/uvbond/channel"
+	"github.com/uvbond/uvbond/channel/forward"
+	"github.com/uvbond/uvbond/tenant/fail"
+)
+
+// How long to wait before a channel that broke is opened again: at first, and at most.
+const (
+	reopenFirst = 200 * time.Millisecond
+	reopenLast  = 10 * time.Second
+)
+
+// patience is how long a connection waits for a channel that is being opened again.
+const patience = 30 * time.Second
+
+// ForwardPort opens a channel for connections to a port of the guest. The caller
+// closes the result.
+func (o *Owner) ForwardPort(ctx context.Context, name string, port uint16) (*forward.Client, error) {
+	raw, err := o.OpenChannel(ctx, name, channel.KindForward, port)
+	if err != nil {
+		return nil, err
+	}
+	c, err := forward.NewClient(raw)
+	if err != nil {
+		return nil, ChannelFailure(name, err)
+	}
+	return c, nil
+}
+
+// Forwarding keeps a channel to one port of a guest open.
+type Forwarding struct {
+	owner *Owner
+	name  string
+	port  uint16
+	note  func(string)
+
+	mu      sync.Mutex
+	current *forward.Client
+	changed chan struct{} // closed when current or err changed
+	err     error         // why it ended for good
+}
+
+// Forward opens a channel to a port of the guest and keeps one open until ctx ends:
+// when it breaks, another is opened. note is told of that. Run is to be called.
+func (o *Owner) Forward(ctx context.Context, name string, port uint16, note func(string)) (*Forwarding, error) {
+	c, err := o.ForwardPort(ctx, name, port)
+	if err != nil {
+		return nil, err
+	}
+	return &Forwarding{owner: o, name: name, port: port, note: note, current: c, changed: make(chan struct{})}, nil
+}
+
+// Run returns ctx's error, or why no channel can be opened any more: a redirected
+// one, or a VM that has no instance. A server that is away is waited for.
+func (f *Forwarding) Run(ctx context.Context) error {
+	for {
+		c := f.client()
+		select {
+		case <-ctx.Done():
+		case <-c.Done():
+		}
+		c.Close() //nolint:errcheck // it has ended
+		if ctx.Err() != nil {
+			return f.set(nil, context.Cause(ctx))
+		}
+		err := ChannelFailure(f.name, c.Err())
+		if fail.CodeOf(err) == fail.Forged {
+			return f.set(nil, err)
+		}
+		if err == nil {
+			err = errors.New("it was closed by the other end")
+		}
+		f.note("the channel to " + f.name + " ended: " + err.Error() + "; opening another")
+		if c, err = f.reopen(ctx); err != nil {
+			return f.set(nil, err)
+		}
+		f.note("the channel to " + f.name + " is open again")
+		f.set(c, nil) //nolint:errcheck // returns the nil
+	}
+}
+
+func (f *Forwarding) reopen(ctx context.Context) (*forward.Client, error) {
+	for pause := reopenFirst; ; pause = min(2*pause, reopenLast) {
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil, context.Cause(ctx)
+		case <-t.C:
+		}
+		c, err := f.owner.ForwardPort(ctx, f.name, f.port)
+		switch code := fail.CodeOf(err); {
+		case err == nil:
+			return c, nil
+		case code != fail.Connection && code != fail.Unknown:
+			return nil, err
+		}
+	}
+}
+
+func (f *Forwarding) client() *forward.Client {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current
+}
+
+func (f *Forwarding) set(c *forward.Client, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current, f.err = c, err
+	close(f.changed)
+	f.changed = make(chan struct{})
+	return err
+}
+
+// Dial makes one more connection to the guest's port. While another channel is being
+// opened it waits, for half a minute at most.
+func (f *Forwarding) Dial(ctx context.Context) (*forward.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		c, err, changed := f.current, f.err, f.changed
+		f.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.Dial(ctx)
+		if err == nil || !ended(c) {
+			return s, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func ended(c *forward.Client) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// Serve joins each connection that l accepts to one of the guest's port, until l is
+// closed. note is told of connections that failed.
+func (f *Forwarding) Serve(ctx context.Context, l net.Listener) {
+	for {
+		local, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // too many open files, or the like
+			f.note(err.Error())
+			time.Sleep(reopenFirst)
+			continue
+		}
+		go f.join(ctx, local.(*net.TCPConn))
+	}
+}
+
+func (f *Forwarding) join(ctx context.Context, local *net.TCPConn) {
+	s, err := f.Dial(ctx)
+	if err != nil {
+		local.SetLinger(0) //nolint:errcheck // then it ends in order: an end all the same
+		local.Close()
+		if ctx.Err() == nil {
+			f.note("connection to port " + strconv.Itoa(int(f.port)) + ": " + err.Error())
+		}
+		return
+	}
+	if err := forward.Join(local, s); err != nil && ctx.Err() == nil {
+		f.note("connection to port " + strconv.Itoa(int(f.port)) + " broke: " + ChannelFailure(f.name, err).Error())
+	}
+}
+
+// ConnectPort joins in and out to one connection to a port of the guest. It returns
+// when the guest ended its direction and in ended, or, with early, when the guest did.
+func (o *Owner) ConnectPort(ctx context.Context, name string, port uint16, in io.Reader, out io.Writer, early bool) error {
+	c, err := o.ForwardPort(ctx, name, port)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s, err := c.Dial(ctx)
+	if err != nil {
+		return connectFailure(name, port, err)
+	}
+	defer s.Close()
+	defer context.AfterFunc(ctx, s.Reset)()
+	up := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(struct{ io.Writer }{s}, in)
+		up <- errors.Join(err, s.CloseWrite())
+	}()
+	if _, err := io.Copy(out, struct{ io.Reader }{s}); err != nil {
+		return interrupted(ctx, connectFailure(name, port, err))
+	}
+	if early {
+		return interrupted(ctx, nil)
+	}
+	select {
+	case err = <-up:
+	case <-s.Broken():
+		err = forward.ErrReset
+	case <-c.Done():
+		err = c.Err()
+	}
+	if err != nil {
+		err = connectFailure(name, port, err)
+	}
+	return interrupted(ctx, err)
+}
+
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func connectFailure(name string, port uint16, err error) error {
+	var no *forward.NotConnectedError
+	switch {
+	case errors.As(err, &no):
+		return fail.Wrap(err, fail.Other, "does a program listen there in the guest? its console: uvbond vm console "+name, "port %d of %q", port, name)
+	case errors.Is(err, forward.ErrReset):
+		return fail.Wrap(err, fail.Other, "", "port %d of %q", port, name)
+	}
+	return ChannelFailure(name, err)
+}
