@@ -28,8 +28,17 @@ demo: ## boot a bonded VM, command it, then attack it as the operator
 test: deps vet staticcheck model unit race e2e ## every test, from a fresh clone
 
 .PHONY: deps
-deps: ## install what the tests need (Debian packages)
+deps: web/node_modules/.package-lock.json ## install what the tests need (Debian packages, and the page's from npm)
 	@hack/install-deps.sh all
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	@node -e 'const [a, b] = process.versions.node.split("."); if (a < 20 || (a == 20 && b < 19)) { console.error("the page needs Node.js 20.19 or newer"); process.exit(1) }'
+	@cd web && npm ci --no-progress
+	@touch $@
+
+.PHONY: web
+web: web/node_modules/.package-lock.json ## build the page into web/dist, which is committed
+	@cd web && npm run --silent check && npm run --silent build
 
 .PHONY: vet
 vet:
@@ -100,4 +109,4 @@ install: build ## install programs and systemd units below PREFIX
 
 .PHONY: clean
 clean: ## remove what was built; the guest cache stays
-	rm -rf bin
+	rm -rf bin artifacts

@@ -11,9 +11,9 @@ demo="qemu-system-x86 qemu-utils ovmf cryptsetup-bin
 	busybox-static syslinux syslinux-common systemd-boot-efi mtools fdisk e2fsprogs"
 # test: what the tests compare with; gcc because the race detector needs cgo.
 # qemu-user runs the assembly for arm64; gvncviewer holds a VNC client without a window.
-# openssh-server is for its sshd: tests run it by themselves, on 127.0.0.1.
+# openssh-server is for its sshd: tests run it by themselves, on 127.0.0.1. chromium is for the page.
 test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-user gvncviewer
-	openssh-server openssh-client rsync git"
+	openssh-server openssh-client rsync git chromium"
 # model: the model checker of docs/model, and what compiles its searches.
 model="spin gcc libc6-dev"
 # The guest's kernels are not installed, the guest builder unpacks them; apt only

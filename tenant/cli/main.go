@@ -166,7 +166,7 @@ Exit codes:
 		return fail.New(fail.Usage, "see: "+c.CommandPath()+" --help", "%s", err)
 	})
 	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.delegationCommand(), a.identityCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
-		a.doctorCommand(), a.versionCommand())
+		a.uiCommand(), a.doctorCommand(), a.versionCommand())
 	return c
 }
 

@@ -46,9 +46,11 @@ func (s *Server) Seed(name string) *bond.Seed {
 	return nil
 }
 
-func (v *vm) record(kind, who, text string) {
+func (v *vm) record(kind, who, text string) { v.recordFields(kind, who, text, nil) }
+
+func (v *vm) recordFields(kind, who, text string, fields map[string]string) {
 	prev := v.heads[len(v.heads)-1]
-	r := bond.AuditRecord{Seq: uint64(len(v.records)), Time: time.Now().UnixMilli(), Prev: prev, Kind: kind, Who: who, Text: text}
+	r := bond.AuditRecord{Seq: uint64(len(v.records)), Time: time.Now().UnixMilli(), Prev: prev, Kind: kind, Who: who, Text: text, Fields: fields}
 	raw := r.Encode()
 	v.records = append(v.records, raw)
 	v.heads = append(v.heads, bond.HashRecord(prev, raw))
@@ -208,7 +210,7 @@ func (s *Server) execute(v *vm, in client.Command) *client.Outcome {
 	out := &client.Outcome{Outcome: "done"}
 	class, reason := s.act(v, t, in.Params, out)
 	r := &bond.Receipt{Nonce: t.Nonce, Command: t.Command, Instance: v.instance, Verdict: bond.VerdictDone, State: v.state, HostTime: s.now(),
-		Calls: []bond.Call{{Command: "query-status", Arguments: "", Verdict: bond.CallOK}}}
+		Calls: callsOf(t.Command)}
 	if t.Command == "grow" && class == "" {
 		r.Calls = []bond.Call{v.grown(in.Params)}
 	}
@@ -216,7 +218,8 @@ func (s *Server) execute(v *vm, in client.Command) *client.Outcome {
 		out.Outcome, out.Class, out.Reason = "refused", class, reason
 		r.Verdict, r.Class, r.Reason, r.Calls = bond.VerdictRefused, class, reason, nil
 	}
-	v.record("close", "pid 100 uid 990", fmt.Sprintf("%s: %s", t.Command, r.Verdict))
+	v.recordFields("close", "uid 990, process 100", fmt.Sprintf("%s: %s", t.Command, r.Verdict),
+		map[string]string{"session": fmt.Sprint(len(v.nonces)), "command": t.Command, "verdict": r.Verdict})
 	r.AuditSeq, r.AuditHead = uint64(len(v.records)), v.heads[len(v.heads)-1]
 	if s.evil == SetBack {
 		r.AuditSeq = 1
@@ -324,4 +327,13 @@ func (s *Server) audit(v *vm, t *bond.Ticket, p *client.Params, out *client.Outc
 	}
 	end := min(from+2, uint64(len(v.records)))
 	out.Chunks = [][]byte{v.sealed(&bond.AuditChunk{Nonce: t.Nonce, From: from, Records: v.records[from:end], Head: v.heads[end], Next: end, More: end < uint64(len(v.records))})}
+}
+
+// Tried notes in the log of every VM that an operator tried something.
+func (s *Server) Tried(hypercall, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.vms {
+		v.recordFields("refused", "uid 990, process 4242", hypercall+" refused: "+why, map[string]string{"class": "Denied", "hypercall": hypercall})
+	}
 }

@@ -1,0 +1,41 @@
+package browser
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/uvbond/uvbond/tenant"
+	"github.com/uvbond/uvbond/tenant/ui"
+	"github.com/uvbond/uvbond/tenant/ui/uitest"
+)
+
+// TestPage: the whole page but terminal and screen, against a fake host.
+func TestPage(t *testing.T) {
+	w := uitest.New(t, func(o *ui.Options) {
+		o.Doctor = func(context.Context) []ui.Finding {
+			return []ui.Finding{{What: "state folder", State: "ok", Text: "/home/alice/.config/uvbond"}, {What: "hosts", State: "warning", Text: "none is pinned", Mend: "uvbond host add NAME https://SERVER:8443"}}
+		}
+	})
+	var slow atomic.Bool
+	w.Host.Step = func(string) {
+		if slow.Load() {
+			time.Sleep(500 * time.Millisecond)
+		}
+	}
+	Run(t, "page.mjs", w.URL, map[string]Ask{
+		"link": func(string) (string, error) { return w.Page.Link(), nil },
+		"vms": func(string) (string, error) {
+			w.Pin(t)
+			w.Create(t, "web1", tenant.Terms{Commands: []string{"maintain"}, Limits: []string{"3/day"}, Windows: []string{"mon-fri 08:00-18:00"}, MaxPause: "10min"})
+			w.Create(t, "db1", tenant.Terms{Commands: []string{"observe"}})
+			return "", nil
+		},
+		"slow": func(string) (string, error) { slow.Store(true); return "", nil },
+		"tried": func(what string) (string, error) {
+			w.Host.Tried(what, "never allowed: the screen belongs to the owner")
+			return "", nil
+		},
+	})
+}

@@ -1,0 +1,162 @@
+import '@xterm/xterm/css/xterm.css';
+import { FitAddon } from '@xterm/addon-fit';
+import { Terminal } from '@xterm/xterm';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { type VM, open } from '../api';
+import { announce } from '../announce';
+import { count, size } from '../format';
+import { isLeaveKey, leaveKey } from '../keys';
+import { useSheets } from '../sheets';
+import { Notice } from '../parts/bits';
+
+interface Viewer {
+  id: number;
+  name: string;
+  mode: string;
+  me: boolean;
+}
+
+interface Told {
+  event: 'attached' | 'viewers' | 'lost' | 'refused' | 'reattaching' | 'end';
+  viewers?: Viewer[];
+  bytes?: number;
+  text?: string;
+}
+
+type Status = { at: 'connecting' | 'attached' | 'reattaching' | 'gone'; why?: string };
+
+// A paste is sent in pieces that the server takes.
+const piece = 4096;
+
+export function TerminalView({ vm }: { vm: VM }) {
+  const box = useRef<HTMLDivElement>(null);
+  const button = useRef<HTMLButtonElement>(null);
+  const socket = useRef<WebSocket | null>(null);
+  const [status, setStatus] = useState<Status>({ at: 'connecting' });
+  const [viewers, setViewers] = useState<Viewer[]>([]);
+  const [note, setNote] = useState('');
+  const [turn, setTurn] = useState(0);
+  const [reader, setReader] = useState(localStorage.getItem('uvbond-reader') === 'on');
+
+  useEffect(() => {
+    if (vm.ended || !box.current) return;
+    useSheets();
+    setStatus({ at: 'connecting' });
+    setNote('');
+    const term = new Terminal({
+      cursorBlink: true, fontSize: 14, scrollback: 10_000, screenReaderMode: reader, convertEol: false,
+      fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
+      theme: { background: '#10151c', foreground: '#dde3ea', cursor: '#5ad1c4', selectionBackground: '#35506b' },
+    });
+    const fit = new FitAddon();
+    term.loadAddon(fit);
+    term.open(box.current);
+    fit.fit();
+    const s = open(vm.name, 'console', `?cols=${term.cols}&rows=${term.rows}`);
+    socket.current = s;
+    const bytes = new TextEncoder();
+    const send = (data: Uint8Array<ArrayBuffer>) => {
+      for (let i = 0; i < data.length && s.readyState === WebSocket.OPEN; i += piece) s.send(data.slice(i, i + piece));
+    };
+    term.onData((text) => send(bytes.encode(text)));
+    term.onBinary((text) => send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    term.onResize(({ cols, rows }) => s.readyState === WebSocket.OPEN && s.send(JSON.stringify({ resize: { columns: cols, rows } })));
+    term.attachCustomKeyEventHandler((e) => {
+      if (!isLeaveKey(e)) return true;
+      e.preventDefault();
+      term.blur();
+      button.current?.focus();
+      announce('You left the terminal');
+      return false;
+    });
+    s.onmessage = ({ data }) => {
+      if (typeof data === 'string') return told(JSON.parse(data));
+      // The server sends more only when what it sent was dealt with.
+      const n = (data as ArrayBuffer).byteLength;
+      term.write(new Uint8Array(data as ArrayBuffer), () => s.readyState === WebSocket.OPEN && s.send(JSON.stringify({ taken: n })));
+    };
+    const told = (t: Told) => {
+      switch (t.event) {
+        case 'attached':
+          setStatus({ at: 'attached' });
+          setNote('');
+          break;
+        case 'viewers':
+          setViewers(t.viewers ?? []);
+          break;
+        case 'lost':
+          setNote(`${size(t.bytes ?? 0)} of older output are no longer kept`);
+          break;
+        case 'refused':
+          setNote('What you typed was not taken: somebody else writes. Take the keyboard to write.');
+          announce('What you typed was not taken');
+          break;
+        case 'reattaching':
+          setStatus({ at: 'reattaching', why: t.text ?? '' });
+          announce('The connection was lost; attaching again');
+          break;
+        case 'end':
+          setStatus({ at: 'gone', why: t.text ?? '' });
+          break;
+      }
+    };
+    s.onclose = (e) => {
+      setStatus((was) => (was.at === 'gone' ? was : { at: 'gone', why: e.reason || 'the connection ended' }));
+      announce('The terminal has ended');
+    };
+    const resized = new ResizeObserver(() => fit.fit());
+    resized.observe(box.current);
+    term.focus();
+    return () => {
+      resized.disconnect();
+      s.onclose = null;
+      s.close();
+      term.dispose();
+    };
+  }, [vm.name, vm.ended, turn, reader]);
+
+  const me = viewers.find((v) => v.me);
+  const others = viewers.filter((v) => !v.me);
+  const take = () => {
+    socket.current?.send(JSON.stringify({ mode: 'take' }));
+    (box.current?.querySelector('textarea') as HTMLElement | null)?.focus();
+  };
+  if (vm.ended) return <Notice kind="warn" title={`${vm.name} does not run`} text="Start it; its serial port can be read from the first byte on." />;
+  return (
+    <section aria-label={`Terminal of ${vm.name}`}>
+      <div class="bar">
+        <span class={`chip ${status.at === 'attached' ? 'run' : status.at === 'gone' ? 'bad' : 'pause'}`} role="status">
+          {status.at === 'attached' ? 'attached, sealed end to end' : status.at === 'gone' ? 'ended' : status.at === 'reattaching' ? 'attaching again…' : 'connecting…'}
+        </span>
+        <span class="faint">
+          {me?.mode === 'writing' ? 'you write' : me ? 'you look on' : ''}
+          {others.length > 0 && `; also here: ${others.map((v) => `${v.name || `viewer ${v.id}`} (${v.mode})`).join(', ')}`}
+          {me && others.length === 0 && `; ${count(1, 'viewer')}`}
+        </span>
+        <button ref={button} type="button" onClick={take} disabled={status.at !== 'attached' || me?.mode === 'writing'}>
+          Take the keyboard
+        </button>
+        <button type="button" onClick={() => setTurn(turn + 1)} disabled={status.at !== 'gone'}>
+          Attach again
+        </button>
+        <label class="check">
+          <input
+            type="checkbox"
+            checked={reader}
+            onChange={() => {
+              localStorage.setItem('uvbond-reader', reader ? 'off' : 'on');
+              setReader(!reader);
+            }}
+          />{' '}
+          for screen readers
+        </label>
+        <span class="faint small">
+          <kbd>{leaveKey}</kbd> leaves the terminal
+        </span>
+      </div>
+      {note && <Notice kind="warn" title={note} />}
+      {status.at === 'gone' && <Notice kind="bad" title="The terminal has ended" text={status.why} />}
+      <div class="terminal" ref={box} data-keys="own" />
+    </section>
+  );
+}
