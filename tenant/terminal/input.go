@@ -94,7 +94,7 @@ func (s *Session) TypeAll(ctx context.Context, p []byte) error {
 		if n > 0 {
 			continue
 		}
-		if err := s.wait(ctx, func() bool { return s.writing && len(s.input.pending) < maxPending }); err != nil {
+		if err := s.wait(ctx, func() bool { return s.writing && !s.ended && len(s.input.pending) < maxPending }); err != nil {
 			return err
 		}
 	}
