@@ -52,7 +52,10 @@ func over(t *testing.T, dial Dialer) (*Client, <-chan error) {
 	t.Helper()
 	a, b := sockets(t)
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(context.Background(), b, dial) }()
+	go func() {
+		defer b.Close()
+		ended <- Serve(context.Background(), b, dial)
+	}()
 	c, err := NewClient(a)
 	if err != nil {
 		t.Fatal(err)
@@ -317,6 +320,7 @@ func TestChannelEnds(t *testing.T) {
 	a, b := sockets(t)
 	ended := make(chan error, 1)
 	go func() {
+		defer b.Close()
 		ended <- Serve(context.Background(), b, func(context.Context) (net.Conn, error) { return nil, errors.New("no") })
 	}()
 	under := &broken{a, make(chan error, 1)}
@@ -399,6 +403,7 @@ func FuzzServe(f *testing.F) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
+			defer b.Close()
 			Serve(context.Background(), b, func(context.Context) (net.Conn, error) { return nil, errors.New("no") }) //nolint:errcheck // any end will do
 		}()
 		go io.Copy(io.Discard, a) //nolint:errcheck // ends with the pipe

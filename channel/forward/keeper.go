@@ -29,15 +29,16 @@ const (
 // Dialer reaches the port that the channel is for.
 type Dialer func(ctx context.Context) (net.Conn, error)
 
-// Serve is the keeper's end. It takes channel over, and returns nil when the tenant
-// ended it in order. No stream outlives it.
+// Serve is the keeper's end. It returns nil when the tenant ended the channel in
+// order or ctx ended, and leaves channel open. No stream outlives it.
 func Serve(ctx context.Context, channel net.Conn, dial Dialer) error {
 	m := newMux(channel)
+	m.under.leave = true
 	session, err := yamux.Server(m.under, config())
 	if err != nil {
-		channel.Close()
 		return err
 	}
+	defer channel.SetDeadline(time.Time{}) //nolint:errcheck // the caller may still say why it ends
 	m.session = session
 	ctx, cancel := context.WithCancel(ctx)
 	defer context.AfterFunc(ctx, func() { session.Close() })()
@@ -46,13 +47,13 @@ func Serve(ctx context.Context, channel net.Conn, dial Dialer) error {
 	defer cancel()
 	defer session.Close()
 	if m.control, err = session.AcceptStream(); err != nil {
-		return m.why(err)
+		return m.served(ctx, err)
 	}
 	work.Go(func() { m.takeResets(m.leave) })
 	for {
 		y, err := session.AcceptStream()
 		if err != nil {
-			return m.why(err)
+			return m.served(ctx, err)
 		}
 		s := newStream(y, m)
 		switch n := m.add(s); {
@@ -66,6 +67,13 @@ func Serve(ctx context.Context, channel net.Conn, dial Dialer) error {
 			work.Go(func() { s.connect(ctx, dial) })
 		}
 	}
+}
+
+func (m *mux) served(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return m.why(err)
 }
 
 // refuse says why there is no connection.

@@ -59,10 +59,12 @@ func config() *yamux.Config {
 // other, into one record of the channel, and keeps the channel's first error.
 type joiner struct {
 	net.Conn
-	held []byte // the header of a data frame; of yamux's sender only
+	leave bool   // Close ends pending calls and leaves Conn open
+	held  []byte // the header of a data frame; of yamux's sender only
 
-	mu  sync.Mutex
-	err error
+	mu     sync.Mutex
+	err    error
+	closed bool
 }
 
 const (
@@ -90,11 +92,22 @@ func (j *joiner) note(n int, err error) (int, error) {
 	if err != nil {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		if j.err == nil {
+		if j.err == nil && !j.closed {
 			j.err = err
 		}
 	}
 	return n, err
+}
+
+// Close ends yamux's reader and writer.
+func (j *joiner) Close() error {
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	if !j.leave {
+		return j.Conn.Close()
+	}
+	return j.Conn.SetDeadline(time.Unix(1, 0))
 }
 
 // why returns the reason for which the channel ended, nil for an end in order.

@@ -20,7 +20,7 @@ import (
 
 const (
 	// MaxChannels is how many channels a VM may have at once.
-	MaxChannels = 64
+	MaxChannels = 256
 	// lastWords is how long channels may take to end, and the daemon to take what is
 	// reported of them, when the keeper ends.
 	lastWords = 3 * time.Second
@@ -89,7 +89,8 @@ func newChannels(k *keeper) (*channels, error) {
 		channel.KindConsole: func(ctx context.Context, conn *channel.Conn, _ *handed) error {
 			return k.console.hub.Serve(ctx, conn)
 		},
-		channel.KindScreen: serveScreen,
+		channel.KindScreen:  serveScreen,
+		channel.KindForward: serveForward,
 	}
 	return c, nil
 }
