@@ -25,6 +25,7 @@ const (
 	classStale      = "Stale"
 	classBusy       = "Busy"
 	classRevoked    = "Revoked"
+	classNotBuilt   = "NotBuilt"
 )
 
 // Result is what a command led to. Receipt is nil unless it was verified.
@@ -243,6 +244,8 @@ func (o *Owner) verdict(name string, r *bond.Receipt) error {
 		e.Hint = "end the running instance first: uvbond vm shutdown " + name + " (or poweroff)"
 	case classBusy:
 		e.Hint = "another command is changing the VM: wait and try again"
+	case classNotBuilt:
+		e.Hint = "make its disks from their base images first: uvbond vm build " + name
 	case classRevoked:
 		e.Hint = "ask the VM's owner for another delegation"
 	case classReplayed:

@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -16,10 +17,12 @@ import (
 	"github.com/uvbond/uvbond/tenant/store"
 )
 
-// DiskSource is a local encrypted disk that a VM gets.
+// DiskSource is a disk that a VM gets: a local encrypted one, or one that is made
+// from a base image.
 type DiskSource struct {
 	Path     string
-	Name     string // in the VM; empty: disk0, disk1 ...
+	Base     *BaseSource // in the place of Path
+	Name     string      // in the VM; empty: disk0, disk1 ...
 	Bus      string
 	ReadOnly bool
 	Discard  bool
@@ -88,13 +91,13 @@ func (o *Owner) Create(ctx context.Context, req CreateRequest) (*store.VM, error
 	if err != nil {
 		return nil, err
 	}
-	if reg.Spec.Disks, err = o.unlockAll(ctx, req); err != nil {
+	if reg.Spec.Disks, err = o.unlockAll(ctx, conn, req); err != nil {
 		return nil, err
 	}
 	if err := reg.Validate(); err != nil {
 		return nil, fail.Wrap(err, fail.Usage, "see: uvbond vm create --help", "this VM cannot be registered")
 	}
-	images, err := o.pushAll(ctx, conn, req)
+	images, err := o.pushAll(ctx, conn, req, reg.Spec.Disks)
 	if err != nil {
 		return nil, err
 	}
@@ -121,17 +124,24 @@ func channelMAC(others []bond.NIC) (mac [6]byte) {
 }
 
 // unlockAll reads every disk's header from the local file and gets its volume
-// key. On an error the keys so far are wiped.
-func (o *Owner) unlockAll(ctx context.Context, req CreateRequest) (disks []bond.Disk, err error) {
+// key, or makes the key of a disk that is made from a base image. On an error the keys
+// so far are wiped.
+func (o *Owner) unlockAll(ctx context.Context, conn *Conn, req CreateRequest) (disks []bond.Disk, err error) {
 	defer func() {
 		if err != nil {
-			for i := range disks {
-				disks[i].VolumeKey.Wipe()
-			}
+			(&bond.Spec{Disks: disks}).Wipe()
 		}
 	}()
 	for i, src := range req.Disks {
-		d, err := unlock(ctx, src, req)
+		var d *bond.Disk
+		if src.Base == nil {
+			d, err = unlock(ctx, src, req)
+		} else {
+			var b *client.Base
+			if b, err = o.findBase(ctx, conn, src.Base); err == nil {
+				d, err = newDisk(ctx, src, uint64(b.Size), req.Report)
+			}
+		}
 		if err != nil {
 			return disks, err
 		}
@@ -214,10 +224,19 @@ func unlockHeader(ctx context.Context, h *luks.Header, pass *bond.Secret) (*bond
 	}
 }
 
-// pushAll stores the disks that the host does not have yet.
-func (o *Owner) pushAll(ctx context.Context, conn *Conn, req CreateRequest) ([]client.ImageDisk, error) {
+// pushAll stores the disks that the host does not have yet. Of those that are made
+// from base images nothing is sent.
+func (o *Owner) pushAll(ctx context.Context, conn *Conn, req CreateRequest, disks []bond.Disk) ([]client.ImageDisk, error) {
 	var images []client.ImageDisk
 	for i, src := range req.Disks {
+		if src.Base != nil {
+			img, err := o.blank(ctx, conn, req.Name, &disks[i], src.Base)
+			if err != nil {
+				return nil, err
+			}
+			images = append(images, client.ImageDisk{Name: disks[i].Name, Image: img.ID})
+			continue
+		}
 		f, size, err := openDisk(src.Path)
 		if err != nil {
 			return nil, err
@@ -341,11 +360,15 @@ func showSpec(s *bond.Spec, src []DiskSource, images []client.ImageDisk) store.S
 		out.ChannelMAC = net.HardwareAddr(s.ChannelMAC[:]).String()
 	}
 	for i, d := range s.Disks {
-		path := src[i].Path
-		if abs, err := filepath.Abs(path); err == nil {
-			path = abs
+		disk := store.Disk{Name: d.Name, Bus: d.Bus, ReadOnly: d.ReadOnly, Discard: d.Discard, UUID: d.UUID, Image: images[i].Image, Length: d.Length, Offset: d.DataOffset}
+		if b := src[i].Base; b != nil {
+			disk.Base, disk.SHA256 = b.Name, hex.EncodeToString(b.SHA256[:])
+		} else if abs, err := filepath.Abs(src[i].Path); err == nil {
+			disk.File = abs
+		} else {
+			disk.File = src[i].Path
 		}
-		out.Disks = append(out.Disks, store.Disk{Name: d.Name, Bus: d.Bus, ReadOnly: d.ReadOnly, Discard: d.Discard, UUID: d.UUID, File: path, Image: images[i].Image, Length: d.Length, Offset: d.DataOffset})
+		out.Disks = append(out.Disks, disk)
 	}
 	for _, n := range s.NICs {
 		out.NICs = append(out.NICs, store.NIC{Model: n.Model, MAC: net.HardwareAddr(n.MAC[:]).String()})

@@ -22,6 +22,7 @@ const (
 
 // Management commands. Each has an automaton of the same name.
 const (
+	Build    = "build"
 	Start    = "start"
 	Status   = "status"
 	Pause    = "pause"

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -27,17 +28,24 @@ type createFlags struct {
 	key                                  keyFlags
 	resume, noScreen, noChannelNIC       bool
 	boot                                 bootFlags
+	base                                 baseFlags
 }
 
 func (a *app) vmCreate() *cobra.Command {
 	var f createFlags
 	c := &cobra.Command{
-		Use:   "create NAME --host HOST --disk FILE",
+		Use:   "create NAME --host HOST --disk FILE | --base IMAGE --sha256 HEX",
 		Short: "Register a VM with a hypervisor",
 		Long: `Reads the header of each encrypted disk from the local file, unlocks it, stores the
 disks on the host where they are missing, seals the registration for the
 hypervisor, and checks the confirmation. A confirmation that does not open means that
 the key was swapped or that another host answered: the command says so and stops.
+
+With --base nothing is uploaded: the hypervisor makes the boot disk from a public image
+that the host offers ("uvbond base list"). It takes no image but the one whose SHA-256
+you give, which must come from its publisher and not from the host. The disk is encrypted
+with a key that is made here, and opens with your passphrase, which stays here. When that
+is interrupted, "uvbond vm build NAME" goes on; see docs/disks.md.
 
 The VM gets a display and, beside the cards of --nic, a network card for "uvbond vm ssh"
 and "forward". That card reaches nobody: its other end is the hypervisor, which answers
@@ -55,6 +63,7 @@ commas for one.`,
   uvbond vm create db1 --host lab --disk root.luks --disk data.luks,name=data,discard \
       --memory 4GiB --cpus 2 --firmware uefi --nic model=virtio --policy status,pause
   uvbond vm create web1 --host lab --disk web1.luks --user-data cloud.yaml --ssh-key ~/.ssh/id_ed25519.pub
+  uvbond vm create web1 --host lab --base debian-12.raw --sha256 SHA256SUMS --disk-size 10GiB
   uvbond vm create web1 --resume`,
 		Args: exactly(1),
 		RunE: func(c *cobra.Command, args []string) error { return a.runCreate(c, args[0], f) },
@@ -73,7 +82,8 @@ commas for one.`,
 	c.Flags().StringVar(&f.policy, "policy", automata.Observe, "what operators may do without a ticket: observe, maintain, none, or status,pause,...")
 	addTermFlags(c, &f.terms)
 	addBootFlags(c, &f.boot)
-	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up a registration that was interrupted")
+	addBaseFlags(c, &f.base)
+	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up what was interrupted")
 	addKeyFlags(c, &f.key)
 	choice(c, "firmware", "bios", "uefi")
 	choice(c, "bus", "virtio", "ide", "sata", "nvme")
@@ -88,11 +98,7 @@ func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
 		return err
 	}
 	if f.resume {
-		vm, err := o.Resume(c.Context(), name)
-		if err != nil {
-			return err
-		}
-		return a.created(vm)
+		return a.resumeCreate(c.Context(), o, name)
 	}
 	req, err := f.request(name)
 	if err != nil {
@@ -103,11 +109,14 @@ func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
 	}
 	req.Report = a.reporter()
 	req.Passphrase = a.forDisk(&f.key)
+	if b := req.Disks[0].Base; b != nil {
+		b.Passphrase = func(ctx context.Context) (*bond.Secret, error) { return a.forNew(ctx, &f.key) }
+	}
 	vm, err := o.Create(c.Context(), *req)
 	if err != nil {
 		return err
 	}
-	return a.created(vm)
+	return a.buildCreated(c.Context(), o, vm)
 }
 
 func (a *app) created(vm *store.VM) error {
@@ -124,14 +133,21 @@ func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
 	switch {
 	case f.host == "":
 		return nil, fail.New(fail.Usage, "see: uvbond host list", "--host is missing")
-	case len(f.disks) == 0:
-		return nil, fail.New(fail.Usage, "give an encrypted disk; to make one: uvbond disk encrypt IN OUT", "--disk is missing")
+	case len(f.disks) == 0 && !f.base.given():
+		return nil, fail.New(fail.Usage, "give an encrypted disk (to make one: uvbond disk encrypt IN OUT), or an image that the host offers: --base IMAGE --sha256 HEX", "--disk or --base is missing")
 	}
 	memory, err := parseBytes(f.memory)
 	if err != nil {
 		return nil, err
 	}
 	req := &tenant.CreateRequest{Name: name, Host: f.host, Memory: memory, CPUs: f.cpus, Firmware: f.firmware, Machine: f.machine, NoScreen: f.noScreen, NoChannelNIC: f.noChannelNIC}
+	if f.base.given() {
+		d, err := f.base.disk(f.bus)
+		if err != nil {
+			return nil, err
+		}
+		req.Disks = append(req.Disks, *d)
+	}
 	for _, text := range f.disks {
 		d, err := parseDisk(text, f.bus)
 		if err != nil {

@@ -165,7 +165,7 @@ Exit codes:
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fail.New(fail.Usage, "see: "+c.CommandPath()+" --help", "%s", err)
 	})
-	c.AddCommand(a.hostCommand(), a.diskCommand(), a.vmCommand(), a.delegationCommand(), a.identityCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
+	c.AddCommand(a.hostCommand(), a.diskCommand(), a.baseCommand(), a.vmCommand(), a.delegationCommand(), a.identityCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
 		a.uiCommand(), a.doctorCommand(), a.versionCommand())
 	return c
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
@@ -44,6 +46,8 @@ func TestScript(t *testing.T) {
 			"seed":    checkSeed,
 			"server":  checkServer,
 			"mkraw":   makeRaw,
+			"offer":   offerBase,
+			"sent":    checkSent,
 			"waitfor": waitFor,
 			"machine": machine,
 		},
@@ -156,6 +160,26 @@ func checkSeed(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	} else if strings.Contains(have, args[3]) == neg {
 		ts.Fatalf("%s and %q:\n%s", args[1], args[3], have)
+	}
+}
+
+// offerBase offers the content of a file as a base image, and may claim that it is
+// another one: offer NAME FILE [OTHER]
+func offerBase(ts *testscript.TestScript, _ bool, args []string) {
+	said := ""
+	if len(args) > 2 {
+		sum := sha256.Sum256([]byte(ts.ReadFile(args[2])))
+		said = hex.EncodeToString(sum[:])
+	}
+	server(ts).Offer(args[0], []byte(ts.ReadFile(args[1])), said)
+}
+
+// checkSent checks how much the client has sent so far: sent below BYTES
+func checkSent(ts *testscript.TestScript, _ bool, args []string) {
+	most, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	if n := server(ts).Received(); n >= most {
+		ts.Fatalf("the client sent %d bytes, not below %d", n, most)
 	}
 }
 

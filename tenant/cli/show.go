@@ -231,7 +231,7 @@ func (v vmView) write(w io.Writer, vm *store.VM, offline bool) {
 		if d.Length > 0 {
 			extra += ", " + bytesText(d.Length)
 		}
-		fmt.Fprintf(w, "disk %s: %s%s, LUKS %s, from %s\n", d.Name, d.Bus, extra, d.UUID, d.File)
+		fmt.Fprintf(w, "disk %s: %s%s, LUKS %s, from %s\n", d.Name, d.Bus, extra, d.UUID, originText(&d))
 	}
 	if v.Unverified != nil {
 		for _, l := range v.Unverified.Limits {

@@ -58,24 +58,32 @@ type CreateVM struct {
 	Registration []byte      `json:"registration"`
 }
 
+// Base is a public base image, as the server describes it.
+type Base struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
 // VM is the server's record of a VM. State and Created are its word only;
 // Confirmation and Descriptor are sealed for the owner.
 type VM struct {
-	ID           string         `json:"id"`
-	Name         string         `json:"name"`
-	State        string         `json:"state,omitempty"`
-	Created      any            `json:"created,omitempty"`
-	Disks        []ImageDisk    `json:"disks,omitempty"`
-	Confirmation []byte         `json:"confirmation,omitempty"`
-	Descriptor   []byte         `json:"descriptor,omitempty"`
-	Limits       []qmp.VMLimits `json:"limits,omitempty"` // the provider's, on disks
+	ID           string           `json:"id"`
+	Name         string           `json:"name"`
+	State        string           `json:"state,omitempty"`
+	Created      any              `json:"created,omitempty"`
+	Disks        []ImageDisk      `json:"disks,omitempty"`
+	Confirmation []byte           `json:"confirmation,omitempty"`
+	Descriptor   []byte           `json:"descriptor,omitempty"`
+	Limits       []qmp.VMLimits   `json:"limits,omitempty"` // the provider's, on disks
+	Builds       []qmp.BuildState `json:"builds,omitempty"` // of disks that are made from base images
 }
 
 // Params are the unsealed parameters that some management commands need.
 type Params struct {
 	Offset *uint64 `json:"offset,omitempty"` // log: first byte wanted
 	From   *uint64 `json:"from,omitempty"`   // audit: first record wanted
-	Disk   string  `json:"disk,omitempty"`   // grow: the disk's name
+	Disk   string  `json:"disk,omitempty"`   // grow, build: the disk's name
 	Size   uint64  `json:"size,omitempty"`   // grow: bytes, as the guest will see it
 	Stored uint64  `json:"stored,omitempty"` // grow: bytes that the image needs for it
 

@@ -54,6 +54,27 @@ func (c *Client) NewImage(ctx context.Context, name string, size int64, sum stri
 	return out, err
 }
 
+// Bases lists the public base images.
+func (c *Client) Bases(ctx context.Context) ([]Base, error) {
+	var out struct {
+		Bases []Base `json:"bases"`
+	}
+	err := c.get(ctx, "/v1/bases", &out)
+	return out.Bases, err
+}
+
+// NewBlank has the server make an image of size bytes for a disk that is made from a
+// base image. The same again returns the one that no VM has yet.
+func (c *Client) NewBlank(ctx context.Context, base, name string, size int64) (*Image, error) {
+	out := new(Image)
+	wanted := struct {
+		Name string `json:"name"`
+		Size int64  `json:"size"`
+	}{name, size}
+	err := c.post(ctx, "/v1/bases/"+url.PathEscape(base)+"/images", wanted, out, maxJSON, requestTimeout)
+	return out, err
+}
+
 // PutImage stores one chunk at an offset.
 func (c *Client) PutImage(ctx context.Context, id string, offset int64, chunk []byte) (*Image, error) {
 	out := new(Image)

@@ -26,7 +26,8 @@ type vm struct {
 	last         []byte // the last receipt, sealed
 	confirmation []byte
 
-	lastDelegated []byte // the last receipt for a delegate
+	lastDelegated []byte         // the last receipt for a delegate
+	built         map[string]int // steps done of the making of a disk
 	revoked       map[[32]byte]bool
 	revokedUntil  int64
 	nonces        map[[32]byte]bool
@@ -79,7 +80,7 @@ func (s *Server) createVM(w http.ResponseWriter, r *http.Request) {
 			panic(err)
 		}
 	}
-	v := &vm{bond: b, reg: reg, state: "stopped", nonces: map[[32]byte]bool{}, revoked: map[[32]byte]bool{}, heads: make([][32]byte, 1)}
+	v := &vm{bond: b, reg: reg, state: "stopped", nonces: map[[32]byte]bool{}, revoked: map[[32]byte]bool{}, built: map[string]int{}, heads: make([][32]byte, 1)}
 	v.ID, v.Name, v.Disks = in.ID, in.Name, in.Disks
 	v.record("registration", "pid 1 uid 0", "registered")
 	if v.confirmation, err = bond.Seal(b, bond.NewConfirmation(b, reg, s.now())); err != nil {
@@ -94,7 +95,7 @@ func (s *Server) createVM(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) view(v *vm, secrets bool) client.VM {
 	out := v.VM
-	out.State = v.state
+	out.State, out.Builds = v.state, v.builds()
 	if secrets && s.evil != NoConfirmation {
 		out.Confirmation = v.confirmation
 	}
@@ -211,8 +212,11 @@ func (s *Server) execute(v *vm, in client.Command) *client.Outcome {
 	class, reason := s.act(v, t, in.Params, out)
 	r := &bond.Receipt{Nonce: t.Nonce, Command: t.Command, Instance: v.instance, Verdict: bond.VerdictDone, State: v.state, HostTime: s.now(),
 		Calls: callsOf(t.Command)}
-	if t.Command == "grow" && class == "" {
+	switch {
+	case t.Command == "grow" && class == "":
 		r.Calls = []bond.Call{v.grown(in.Params)}
+	case t.Command == "build" && class == "":
+		r.Calls = []bond.Call{v.buildCall(in.Params)}
 	}
 	if class != "" {
 		out.Outcome, out.Class, out.Reason = "refused", class, reason
@@ -261,6 +265,9 @@ func (s *Server) act(v *vm, t *bond.Ticket, p *client.Params, out *client.Outcom
 		if v.live {
 			return "Running", "the VM has an instance already"
 		}
+		if len(v.builds()) > 0 {
+			return "NotBuilt", "disk disk0: it is to be made from its base image first"
+		}
 		v.instance++
 		v.live, v.state = true, "running"
 		v.descriptor = bond.NewDescriptor(v.instance, t.Nonce, s.now())
@@ -290,6 +297,8 @@ func (s *Server) act(v *vm, t *bond.Ticket, p *client.Params, out *client.Outcom
 		}
 	case "grow":
 		return v.grow(t, p)
+	case "build":
+		return s.build(v, t, p)
 	case "log":
 		s.console(v, t, p, out)
 	case "audit":

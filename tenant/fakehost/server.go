@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -53,6 +54,7 @@ const (
 	BackAndForth    = "back-and-forth"   // the upload's offset never settles
 	DeafGuest       = "deaf-guest"       // the guest ignores the power button
 	NoConfirmation  = "no-confirmation"  // returns no confirmation, now or later
+	EndlessBuild    = "endless-build"    // disks get no further
 )
 
 // Server is the fake.
@@ -68,7 +70,10 @@ type Server struct {
 	key    *bond.HostKey
 	images map[string]*image
 	vms    map[string]*vm
+	bases  map[string]base
 	puts   int
+
+	received atomic.Int64
 
 	keepers map[string]KeeperEnd
 	sockets map[*websocket.Conn]bool // of open channels
@@ -76,6 +81,7 @@ type Server struct {
 
 type image struct {
 	client.Image
+	base string
 	data []byte
 }
 
@@ -85,7 +91,7 @@ func New() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{key: key, images: map[string]*image{}, vms: map[string]*vm{}, keepers: map[string]KeeperEnd{}, sockets: map[*websocket.Conn]bool{}}
+	s := &Server{key: key, images: map[string]*image{}, vms: map[string]*vm{}, bases: map[string]base{}, keepers: map[string]KeeperEnd{}, sockets: map[*websocket.Conn]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/host", s.host)
 	mux.HandleFunc("GET /v1/images", s.listImages)
@@ -93,6 +99,8 @@ func New() (*Server, error) {
 	mux.HandleFunc("GET /v1/images/{id}", s.getImage)
 	mux.HandleFunc("DELETE /v1/images/{id}", s.removeImage)
 	mux.HandleFunc("PUT /v1/images/{id}/data", s.putImage)
+	mux.HandleFunc("GET /v1/bases", s.listBases)
+	mux.HandleFunc("POST /v1/bases/{name}/images", s.newBlank)
 	mux.HandleFunc("GET /v1/vms", s.listVMs)
 	mux.HandleFunc("POST /v1/vms", s.createVM)
 	mux.HandleFunc("GET /v1/vms/{id}", s.getVM)
@@ -148,6 +156,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			problem(w, http.StatusUnauthorized, "", "no such token")
 			return
 		}
+		r.Body = counted{r.Body, s}
 		switch s.mode() {
 		case Garbage:
 			_, _ = io.WriteString(w, "<html>\x1b[2Jnot JSON</html>")

@@ -76,8 +76,11 @@ type Disk struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 	Discard  bool   `json:"discard,omitempty"`
 	UUID     string `json:"uuid"`
-	File     string `json:"file"`
-	Image    string `json:"image"` // id on the server
+	File     string `json:"file,omitempty"`
+	Base     string `json:"base,omitempty"`   // the base image that the hypervisor makes it from, in the place of File
+	SHA256   string `json:"sha256,omitempty"` // of the base image, hex
+	Built    bool   `json:"built,omitempty"`  // it is made, by a verified receipt
+	Image    string `json:"image"`            // id on the server
 
 	Length uint64 `json:"length,omitempty"` // bytes, as last verified; 0: registered by an older client
 	Offset uint64 `json:"offset,omitempty"` // of the data in the image, bytes
