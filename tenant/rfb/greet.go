@@ -114,13 +114,17 @@ func (v *Visitor) turnAway(reason string) {
 
 // Refuse ends the handshake after an answer to the challenge (RFC 6143, 7.1.3).
 func (v *Visitor) Refuse(reason string) {
+	_ = v.conn.SetDeadline(time.Now().Add(hurry)) // the one of the answer is long over
 	if v.number(1) == nil && v.minor >= 8 {
 		_ = v.text(reason)
 	}
 }
 
 // accept ends it well. What the viewer says next is its ClientInit.
-func (v *Visitor) accept() error { return v.number(0) }
+func (v *Visitor) accept() error {
+	_ = v.conn.SetDeadline(time.Now().Add(hurry))
+	return v.number(0)
+}
 
 func (v *Visitor) number(n uint32) error {
 	_, err := v.conn.Write(binary.BigEndian.AppendUint32(nil, n))

@@ -36,9 +36,9 @@ var stuckAfter = 30 * time.Second
 func Relay(ctx context.Context, v *Visitor, screen net.Conn, watch bool) error {
 	defer v.conn.Close()
 	defer screen.Close()
-	stop := context.AfterFunc(ctx, func() {
-		_ = v.conn.SetDeadline(time.Unix(1, 0))
-		_ = screen.SetDeadline(time.Unix(1, 0))
+	stop := context.AfterFunc(ctx, func() { // deadlines would be set anew below
+		_ = v.conn.Close()
+		_ = screen.Close()
 	})
 	defer stop()
 	err := join(v, screen, watch)

@@ -262,6 +262,25 @@ func TestViewerGarbage(t *testing.T) {
 	}
 }
 
+// TestSlowChannel: a viewer is let in also when the channel took long to open, longer
+// than a viewer's answer may.
+func TestSlowChannel(t *testing.T) {
+	viewer, v := visitor(t)
+	_ = v.conn.SetDeadline(time.Now()) // what Greet left
+	screen, vm := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, vm) }()
+	go func() {
+		_, _ = io.WriteString(vm, v38+"\x01\x01\x00\x00\x00\x00picture")
+		vm.Close()
+	}()
+	if err := Relay(t.Context(), v, screen, false); !errors.Is(err, ErrScreenGone) {
+		t.Fatalf("the error is %v", err)
+	}
+	if got, _ := io.ReadAll(viewer); string(got) != "\x00\x00\x00\x00picture" {
+		t.Fatalf("the viewer has %q", got)
+	}
+}
+
 // TestStuckViewer: one that reads nothing ends.
 func TestStuckViewer(t *testing.T) {
 	defer func(d time.Duration) { stuckAfter = d }(stuckAfter)

@@ -7,12 +7,16 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/uvbond/uvbond/channel"
+	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/rfb/rfbtest"
+	"github.com/uvbond/uvbond/tenant/store"
 	"github.com/uvbond/uvbond/test/guest"
 )
 
@@ -35,6 +39,7 @@ func TestScreen(t *testing.T) {
 	}
 
 	u.realViewer("web1")
+	u.garbageForQEMU("web1")
 
 	w.operator(exitRefused, "the screen belongs to the owner", "gate", "--vm", "web1", "screendump", `{"filename":"/tmp/x"}`)
 	w.operator(exitRefused, "send-key", "gate", "--vm", "web1", "send-key", `{"keys":[{"type":"qcode","data":"ret"}]}`)
@@ -114,4 +119,43 @@ func (u *user) garbage(ctx context.Context, address string) {
 	if said, err := io.ReadAll(conn); os.IsTimeout(err) {
 		u.Errorf("the connection stays, and %q was said", said)
 	}
+}
+
+// garbageForQEMU sends through channels what is no VNC, past what checks it on the
+// owner's machine: an owner is a stranger to the host. Each channel ends, and the VM has
+// a screen still.
+func (u *user) garbageForQEMU(name string) {
+	u.Helper()
+	home := filepath.Join(u.TempDir(), "home")
+	if err := os.CopyFS(home, os.DirFS(u.path(".uvbond"))); err != nil {
+		u.Fatal(err)
+	}
+	if err := os.Chmod(home, 0o700); err != nil {
+		u.Fatal(err)
+	}
+	s, err := store.Open(home)
+	if err != nil {
+		u.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(u.Context(), 2*time.Minute)
+	defer cancel()
+	const entered = "RFB 003.008\n\x01\x01" // version, security type None, shared
+	for what, sent := range map[string]string{
+		"no version":   "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"no message":   entered + "\xfe\xfe\xfe\xfe",
+		"no clipboard": entered + "\x06\x00\x00\x00\x7f\xff\xff\xff",
+		"no pixels":    entered + "\x00\x00\x00\x00\x07" + strings.Repeat("\xff", 15),
+	} {
+		conn, err := tenant.NewOwner(s).OpenChannel(ctx, name, channel.KindScreen, 0)
+		if err != nil {
+			u.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = io.WriteString(conn, sent)
+		if _, err := io.Copy(io.Discard, conn); os.IsTimeout(err) {
+			u.Errorf("%s: QEMU goes on", what)
+		}
+		_ = conn.Close()
+	}
+	u.screenshot(name, "unharmed.png")
 }
