@@ -209,7 +209,10 @@ func (q *handed) close() {
 // serve is the life of one channel.
 func (c *channels) serve(q *handed, p channel.Params) {
 	defer c.left()
-	defer q.close()
+	if q.screen != nil {
+		defer q.screen.Close()
+	}
+	// The channel closes raw, when it has said why it ended.
 	conn, err := channel.Accept(c.ctx, q.raw, p)
 	p.Key.Wipe()
 	bond.Wipe(p.Descriptor)

@@ -13,8 +13,8 @@ import (
 )
 
 // Reports are what a keeper tells the daemon of channels by itself, for the audit. They wait in
-// the keeper until a daemon has taken them, so that a restart of the daemon loses none; the
-// oldest go when there are too many, and are counted.
+// the keeper until a daemon has taken them, so that a restart of the daemon loses none (one
+// may come twice); the oldest go when there are too many, and are counted.
 
 const (
 	maxReports = 4 * MaxChannels // that wait for a daemon

@@ -38,7 +38,7 @@ func TestScreenAndForward(t *testing.T) {
 	if line := b.cmdline(); !strings.Contains(line, "VGA") || !strings.Contains(line, "02:00:00:00:00:01") {
 		t.Errorf("QEMU was started as\n%s", line)
 	}
-	if s, f := use(plain, 1); classOf(s) != qmp.ClassInvalid || classOf(f) != qmp.ClassInvalid {
+	if s, f := use(plain, 1); classOf(s) != qmp.ClassUnavailable || classOf(f) != qmp.ClassUnavailable {
 		t.Errorf("not registered: %v, %v", s, f)
 	}
 	for range 2 {

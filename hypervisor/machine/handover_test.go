@@ -203,7 +203,7 @@ func TestHostIsFull(t *testing.T) {
 	}
 	w.m.channels.Add(-maxChannels)
 	for n := range keeper.MaxChannels {
-		if _, err := b.handOver(channel.KindConsole, byte(n+1)); err != nil {
+		if _, err := b.handOver(channel.KindConsole, byte(n%200+1)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,6 +34,8 @@ type move struct {
 	Files []file          `json:"files,omitempty"`
 	Times int             `json:"times,omitempty"` // how often; 0: once
 	Wait  int             `json:"wait,omitempty"`  // milliseconds, of doWait and doTrickle
+	Path  string          `json:"path,omitempty"`  // of doCarry: where the owner's end is
+	Bend  bend            `json:"bend,omitzero"`   // of doCarry
 }
 
 // What a move does beside sending a request.
@@ -52,6 +54,7 @@ const (
 	doSplit   = "split"    // this process begins the line, a child ends it
 	doDrain   = "drain"    // read until the gate closes the connection
 	doLong    = "long"     // send what the gate will not read to its end, then read until it closes
+	doCarry   = "carry"    // the connection is a channel now: carry it to the owner
 	doNothing = "ignoring" // send Times lines and read no answer
 )
 
@@ -86,8 +89,9 @@ type wire struct {
 }
 
 type attacker struct {
-	gate  string
-	wires map[int]*wire
+	gate    string
+	wires   map[int]*wire
+	carried *carriage // the last channel
 }
 
 // attackerMain serves scripts, one JSON list of moves a line, until its input ends.
@@ -149,6 +153,9 @@ func (a *attacker) do(m move) outcome {
 	w, err := a.wire(m.Conn)
 	if err != nil {
 		return lost(err)
+	}
+	if m.Do == doCarry {
+		return a.carry(w, m)
 	}
 	o := w.do(m)
 	if o.Lost != "" {

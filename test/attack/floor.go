@@ -50,6 +50,7 @@ var floors = map[string]floor{
 	qmp.CmdGrow:            {needsTicket, true, false, growFits},
 	qmp.CmdBuild:           {needsTicket, true, false, buildFits},
 	qmp.CmdRevoke:          {needsTicket, false, false, revokeFits},
+	qmp.CmdChannel:         {needsTicket, false, true, channelFits},
 	qmp.CmdDelete:          {needsTicket, true, false, keys()},
 }
 
@@ -63,6 +64,11 @@ func keys(names ...string) func(map[string]any) bool {
 		}
 		return true
 	}
+}
+
+func channelFits(args map[string]any) bool {
+	return keys("kind", "port")(args) && isText(args["kind"]) && isWhole(args["port"], false) &&
+		(args["port"] == nil || within(args["port"], 0, 65535))
 }
 
 // Types of arguments as JSON has them; nil is one that is absent.

@@ -7,6 +7,7 @@ var kinds = []*kind{
 	{name: "tickets", what: "tickets changed byte by byte, mistimed, replayed, raced, of old instances, with odd automata", run: tryTickets},
 	{name: "processes", what: "a second process: a child, one that the connection is passed to, after exec, after reuse of the process number", run: tryProcesses},
 	{name: "interleaving", what: "two sessions at once, step by step in every order, on one VM and on two", run: tryInterleaving},
+	{name: "channels", what: "channels bent on their way, joined to other VMs, of another kind or port, pipelined, by the dozen", run: tryChannels},
 	{name: "policies", what: "operators without a ticket: every hypercall under every policy, more often than allowed", run: tryPolicies},
 	{name: "delegates", what: "a delegate who wants more, for longer, elsewhere; and thieves of a delegation", run: tryDelegates},
 	{name: "descriptors", what: "open files of the wrong kind, mode, number and content, and where none belong", run: tryDescriptors},
