@@ -203,7 +203,7 @@ func strangers(disk string) []call {
 	return []call{
 		{qmp.CmdQueryStatus, nil}, {qmp.CmdStop, nil}, {qmp.CmdCont, nil}, {qmp.CmdSystemReset, nil}, {qmp.CmdSystemPowerdown, nil}, {qmp.CmdQuit, nil},
 		{qmp.CmdReadConsole, map[string]any{"offset": num(0)}}, {qmp.CmdReadAudit, map[string]any{"from": num(0)}},
-		{qmp.CmdSetPolicy, nil}, {qmp.CmdDelete, nil},
+		{qmp.CmdSetPolicy, nil}, {qmp.CmdDelete, nil}, {qmp.CmdChannel, map[string]any{"kind": "console"}},
 		{qmp.CmdRevoke, map[string]any{"delegation": strings.Repeat("a", 64)}},
 		{qmp.CmdGrow, map[string]any{"disk": disk, "size": num(machinetest.DiskBytes)}},
 		{qmp.CmdBuild, map[string]any{"disk": disk}},

@@ -95,6 +95,8 @@ func (t *trial) everyWay(a *process, m *machine, command string, args any) error
 		t.must(name, out[1], qmp.ClassRunning, nowhere())
 	case command == qmp.CmdGrow, command == qmp.CmdBuild, command == qmp.CmdRevoke, command == qmp.CmdSetPolicy: // no such disk, delegation, policy
 		t.must(name, out[1], qmp.ClassInvalid, nowhere())
+	case command == qmp.CmdChannel: // no such kind
+		t.must(name, out[1], qmp.ClassInvalid, in(m))
 	default:
 		t.must(name, out[1], "", nowhere())
 		if command == qmp.CmdQuit {
