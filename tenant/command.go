@@ -227,7 +227,7 @@ func (o *Owner) verdict(name string, r *bond.Receipt) error {
 	if r.Verdict == bond.VerdictIncomplete {
 		what = "was begun and not finished"
 	}
-	e := &fail.Error{Code: fail.Refused, Text: fmt.Sprintf("%s of %q %s: %s", r.Command, name, what, reason(r))}
+	e := &fail.Error{Code: fail.Refused, Class: r.Class, Text: fmt.Sprintf("%s of %q %s: %s", r.Command, name, what, reason(r))}
 	switch r.Class {
 	case classExpired:
 		e.Hint = "run the command again"

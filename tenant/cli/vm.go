@@ -17,7 +17,7 @@ import (
 func (a *app) vmCommand() *cobra.Command {
 	c := &cobra.Command{Use: "vm", Short: "Create and command virtual machines"}
 	group(c)
-	c.AddCommand(a.vmCreate(), a.vmList(), a.vmShow(), a.vmBuild(), a.vmStats(), a.vmLog(), a.vmScreen(), a.vmScreenshot(), a.vmType(), a.vmSendKey(), a.vmAllow(), a.vmDelegate(), a.vmUndelegate(), a.vmDelete(),
+	c.AddCommand(a.vmCreate(), a.vmList(), a.vmShow(), a.vmBuild(), a.vmStats(), a.vmLog(), a.vmConsole(), a.vmScreen(), a.vmScreenshot(), a.vmType(), a.vmSendKey(), a.vmAllow(), a.vmDelegate(), a.vmUndelegate(), a.vmDelete(),
 		a.vmForward(), a.vmConnect(), a.vmSSH(), a.vmSSHConfig())
 	for _, p := range plain {
 		c.AddCommand(a.vmPlain(p.command, p.short, p.long, p.label))

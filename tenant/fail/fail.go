@@ -54,6 +54,8 @@ type Error struct {
 	Text string // what failed, where; lower case, without a final stop
 	Hint string // the next step; may be empty
 	Err  error  // the cause; may be nil
+	// Class is the gate's error class, from a verified receipt of a refusal; else empty.
+	Class string
 }
 
 func (e *Error) Error() string {
@@ -93,6 +95,18 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	return Other
+}
+
+// ClassOf returns the gate's error class of a verified refusal, or "".
+func ClassOf(err error) string {
+	var e *Error
+	for errors.As(err, &e) {
+		if e.Class != "" {
+			return e.Class
+		}
+		err = e.Err
+	}
+	return ""
 }
 
 // HintOf returns the first hint found in the chain of an error.

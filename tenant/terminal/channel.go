@@ -187,7 +187,7 @@ func (l *link) attach(m console.Attached) error {
 		return fmt.Errorf("%w: it has seen %d bytes of input, %d were sent", ErrMisbehaved, m.Input, s.input.sent)
 	}
 	l.attached, s.ready, s.self = true, true, m.ID
-	s.screen.event(Attached{Again: l.again, Uncertain: uncertain})
+	s.screen.event(Attached{Again: l.again, Before: m.End - m.Offset, Uncertain: uncertain})
 	s.move()
 	s.wakeUp()
 	return nil

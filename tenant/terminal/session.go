@@ -58,6 +58,8 @@ type Event interface{ event() }
 // Attached: the session is attached, for the first time or again.
 type Attached struct {
 	Again bool
+	// Before is how many bytes of the output that comes next were printed before.
+	Before uint64
 	// Uncertain is how many bytes of input may have been typed or not: they were under
 	// way when the hypervisor's end of the channel was lost. They are not sent again.
 	Uncertain int
