@@ -11,6 +11,7 @@ const (
 	charWidth   = 7.0 // of the monospaced labels
 	lineHeight  = 14.0
 	margin      = 24.0
+	entryRoom   = 30.0 // half the width of "on abort" above a state
 )
 
 // SVG draws the machine from its start downwards: states as circles, those in
@@ -34,9 +35,9 @@ type drawing struct {
 	g      *graph
 	h      *Highlight
 	l      *layout
-	loops  []int        // by state: its edge to itself plus one, or 0
-	states [][2]float64 // sizes
-	labels [][2]float64
+	loops  []int // by state: its edge to itself plus one, or 0
+	states []room
+	labels [][2]float64 // widths and heights
 }
 
 // textSize is that of lines one below the other.
@@ -60,8 +61,7 @@ func (d *drawing) beside(n int) (loop []string, refused string) {
 	return loop, refused
 }
 
-// measure tells the room that states and labels take. What stands beside a
-// state is balanced by as much room to its left.
+// measure tells the room that states and labels take.
 func (d *drawing) measure() {
 	for i, e := range d.g.edges {
 		d.labels = append(d.labels, textSize(shortLabels(e.labels)))
@@ -70,20 +70,21 @@ func (d *drawing) measure() {
 		}
 	}
 	for i, n := range d.g.nodes {
-		size := [2]float64{2 * stateRadius, 2 * stateRadius}
+		r := room{stateRadius, stateRadius, 2 * stateRadius}
 		loop, refused := d.beside(i)
 		if len(loop) > 0 {
 			t := textSize(loop)
-			size[0], size[1] = max(size[0], 2*(stateRadius+22+t[0])), max(size[1], t[1])
+			r.right, r.height = stateRadius+22+t[0], max(r.height, t[1])
 		}
 		if refused != "" {
 			t := textSize([]string{refused})
-			size[0], size[1] = max(size[0], 2*(stateRadius+22+t[0])), size[1]+2*lineHeight
+			r.right, r.height = max(r.right, stateRadius+22+t[0]), r.height+2*lineHeight
 		}
 		if n.entry != "" {
-			size[1] += 2 * 20
+			r.left, r.right = max(r.left, entryRoom), max(r.right, entryRoom)
+			r.height += 2 * 20
 		}
-		d.states = append(d.states, size)
+		d.states = append(d.states, r)
 	}
 }
 
@@ -125,13 +126,15 @@ func (d *drawing) way(e drawnEdge) {
 	var points []point
 	for i, n := range e.way {
 		p := d.l.places[n]
+		// Straight through the layer, so that nothing beside it is touched.
+		above, below := point{p.x, p.y - p.band/2}, point{p.x, p.y + p.band/2}
 		switch {
 		case i == 0:
-			points = append(points, point{p.x, p.y + stateRadius})
+			points = append(points, point{p.x, p.y + stateRadius}, below)
 		case i == len(e.way)-1:
-			points = append(points, point{p.x, p.y - stateRadius})
-		default: // straight through the place, so that nothing beside it is touched
-			points = append(points, point{p.x, p.y - p.height/2}, point{p.x, p.y + p.height/2})
+			points = append(points, above, point{p.x, p.y - stateRadius})
+		default:
+			points = append(points, above, below)
 		}
 	}
 	if e.reversed {

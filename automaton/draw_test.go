@@ -3,6 +3,7 @@ package automaton
 import (
 	"encoding/xml"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,17 +119,29 @@ func TestLayout(t *testing.T) {
 		d.measure()
 		l := arrange(d.g, d.states, d.labels)
 		for i, a := range l.places {
-			if a.x-a.width/2 < -0.01 || a.x+a.width/2 > l.width+0.01 || a.y-a.height/2 < -0.01 || a.y+a.height/2 > l.height+0.01 {
+			if a.x-a.left < -0.01 || a.x+a.right > l.width+0.01 || a.y-a.height/2 < -0.01 || a.y+a.height/2 > l.height+0.01 {
 				t.Errorf("%s: place %d lies outside", m.Name(), i)
 			}
 			for j, b := range l.places[:i] {
-				if a.layer == b.layer && a.x-a.width/2 < b.x+b.width/2 && b.x-b.width/2 < a.x+a.width/2 {
+				if a.layer == b.layer && a.x-a.left < b.x+b.right && b.x-b.left < a.x+a.right {
 					t.Errorf("%s: places %d and %d overlap", m.Name(), i, j)
 				}
 				if a.layer > b.layer && a.y-a.height/2 < b.y+b.height/2 {
 					t.Errorf("%s: place %d does not lie below %d", m.Name(), i, j)
 				}
 			}
+		}
+		right := math.Inf(-1)
+		for _, part := range l.parts() {
+			end := right
+			for _, p := range part {
+				if a := l.places[p]; a.x-a.left < right {
+					t.Errorf("%s: place %d stands in another part", m.Name(), p)
+				} else {
+					end = max(end, a.x+a.right)
+				}
+			}
+			right = end
 		}
 		for _, e := range l.edges {
 			for i := 1; i < len(e.way); i++ {

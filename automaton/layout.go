@@ -2,6 +2,7 @@ package automaton
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -14,8 +15,9 @@ import (
 // place is something that takes room in a layer.
 type place struct {
 	layer       int
-	width       float64
+	left, right float64 // room from its centre
 	height      float64
+	band        float64 // height of its layer
 	x, y        float64 // of its centre
 	above, next []int   // places it is joined to, in the layer before and behind
 }
@@ -31,7 +33,6 @@ type drawnEdge struct {
 
 type layout struct {
 	places        []place // those of the states first
-	layers        [][]int
 	edges         []drawnEdge
 	width, height float64
 }
@@ -39,14 +40,18 @@ type layout struct {
 const (
 	gapAcross = 26.0
 	gapDown   = 22.0
+	gapParts  = 44.0
 )
 
-// arrange places the states of g, whose sizes are given, and the labels of its
-// edges; edges to the same state are left out.
-func arrange(g *graph, states, labels [][2]float64) *layout {
+// room is what a state takes: to the left and the right of its centre, and in height.
+type room struct{ left, right, height float64 }
+
+// arrange places the states of g, whose rooms are given, and the labels of its
+// edges, whose widths and heights are; edges to the same state are left out.
+func arrange(g *graph, states []room, labels [][2]float64) *layout {
 	l := &layout{}
-	for _, size := range states {
-		l.places = append(l.places, place{width: size[0], height: size[1]})
+	for _, r := range states {
+		l.places = append(l.places, place{left: r.left, right: r.right, height: r.height})
 	}
 	reversed := cutLoops(g)
 	l.rank(g, reversed)
@@ -55,15 +60,67 @@ func arrange(g *graph, states, labels [][2]float64) *layout {
 			l.route(i, e, reversed[i], labels[i])
 		}
 	}
-	for i := range l.places {
-		for len(l.layers) <= l.places[i].layer {
-			l.layers = append(l.layers, nil)
-		}
-		l.layers[l.places[i].layer] = append(l.layers[l.places[i].layer], i)
+	for _, part := range l.parts() {
+		layers := l.layersOf(part)
+		l.order(layers)
+		l.across(layers)
+		l.putBeside(part)
 	}
-	l.order()
-	l.position()
+	l.down()
 	return l
+}
+
+// parts returns the places by what hangs together: the ways from the start, and those
+// after an abort. Each is arranged for itself and stands beside the others.
+func (l *layout) parts() [][]int {
+	var parts [][]int
+	seen := make([]bool, len(l.places))
+	for i := range l.places {
+		if seen[i] {
+			continue
+		}
+		seen[i] = true
+		part := []int{i}
+		for n := 0; n < len(part); n++ {
+			for _, to := range slices.Concat(l.places[part[n]].above, l.places[part[n]].next) {
+				if !seen[to] {
+					seen[to] = true
+					part = append(part, to)
+				}
+			}
+		}
+		slices.Sort(part)
+		parts = append(parts, part)
+	}
+	return parts
+}
+
+// layersOf sorts places into layers.
+func (l *layout) layersOf(places []int) [][]int {
+	var layers [][]int
+	for _, p := range places {
+		for len(layers) <= l.places[p].layer {
+			layers = append(layers, nil)
+		}
+		layers[l.places[p].layer] = append(layers[l.places[p].layer], p)
+	}
+	return layers
+}
+
+// putBeside moves a part to the right of those before it.
+func (l *layout) putBeside(part []int) {
+	left := math.Inf(1)
+	for _, p := range part {
+		left = min(left, l.places[p].x-l.places[p].left)
+	}
+	if l.width > 0 {
+		left -= l.width + gapParts
+	}
+	for _, p := range part {
+		at := &l.places[p]
+		at.x -= left
+		l.width = max(l.width, at.x+at.right)
+	}
 }
 
 // cutLoops returns the edges that lead back on a walk from the entries.
@@ -150,9 +207,9 @@ func (l *layout) route(i int, e graphEdge, reversed bool, label [2]float64) {
 		labelLayer = (first + last) / 2
 	}
 	for layer := first + 1; layer < last; layer++ {
-		p := place{layer: layer, width: 4}
+		p := place{layer: layer, left: 2, right: 2}
 		if layer == labelLayer {
-			p.width, p.height, d.label = label[0], label[1], len(l.places)
+			p.left, p.right, p.height, d.label = label[0]/2, label[0]/2, label[1], len(l.places)
 		}
 		l.places = append(l.places, p)
 		l.join(at, len(l.places)-1)
@@ -171,14 +228,14 @@ func (l *layout) join(upper, lower int) {
 
 // order sorts the layers by the mean order of what they are joined to, down
 // and up again.
-func (l *layout) order() {
+func (l *layout) order(layers [][]int) {
 	rank := make([]float64, len(l.places))
 	number := func(layer []int) {
 		for i, p := range layer {
 			rank[p] = float64(i)
 		}
 	}
-	for _, layer := range l.layers {
+	for _, layer := range layers {
 		number(layer)
 	}
 	sort := func(layer []int, joined func(int) []int) {
@@ -190,11 +247,11 @@ func (l *layout) order() {
 		number(layer)
 	}
 	for range 8 {
-		for i := 1; i < len(l.layers); i++ {
-			sort(l.layers[i], func(p int) []int { return l.places[p].above })
+		for i := 1; i < len(layers); i++ {
+			sort(layers[i], func(p int) []int { return l.places[p].above })
 		}
-		for i := len(l.layers) - 2; i >= 0; i-- {
-			sort(l.layers[i], func(p int) []int { return l.places[p].next })
+		for i := len(layers) - 2; i >= 0; i-- {
+			sort(layers[i], func(p int) []int { return l.places[p].next })
 		}
 	}
 }
@@ -210,19 +267,19 @@ func mean(of []int, values []float64, otherwise float64) float64 {
 	return sum / float64(len(of))
 }
 
-// position gives coordinates.
-func (l *layout) position() {
+// across gives the places of layers their x.
+func (l *layout) across(layers [][]int) {
 	x := make([]float64, len(l.places))
-	for _, layer := range l.layers {
+	for _, layer := range layers {
 		wish := make([]float64, len(layer))
 		l.spread(layer, wish, x)
 	}
 	for round := range 12 {
-		for i := range l.layers {
-			layer := l.layers[i]
+		for i := range layers {
+			layer := layers[i]
 			joined := func(p int) []int { return l.places[p].above }
 			if round%2 == 1 {
-				layer = l.layers[len(l.layers)-1-i]
+				layer = layers[len(layers)-1-i]
 				joined = func(p int) []int { return l.places[p].next }
 			}
 			wish := make([]float64, len(layer))
@@ -232,20 +289,27 @@ func (l *layout) position() {
 			l.spread(layer, wish, x)
 		}
 	}
-	left := 0.0
-	for i := range l.places {
-		left = min(left, x[i]-l.places[i].width/2)
+	for _, layer := range layers {
+		for _, p := range layer {
+			l.places[p].x = x[p]
+		}
+	}
+}
+
+// down gives all places their y: layers are as high as their highest place.
+func (l *layout) down() {
+	all := make([]int, len(l.places))
+	for i := range all {
+		all[i] = i
 	}
 	down := 0.0
-	for _, layer := range l.layers {
+	for _, layer := range l.layersOf(all) {
 		height := 0.0
 		for _, p := range layer {
 			height = max(height, l.places[p].height)
 		}
 		for _, p := range layer {
-			at := &l.places[p]
-			at.x, at.y = x[p]-left, down+height/2
-			l.width = max(l.width, at.x+at.width/2)
+			l.places[p].y, l.places[p].band = down+height/2, height
 		}
 		down += height + gapDown
 	}
@@ -263,7 +327,7 @@ func (l *layout) spread(layer []int, wish []float64, x []float64) {
 	var blocks []block
 	for i, p := range layer {
 		if i > 0 {
-			offset[i] = offset[i-1] + (l.places[layer[i-1]].width+l.places[p].width)/2 + gapAcross
+			offset[i] = offset[i-1] + l.places[layer[i-1]].right + l.places[p].left + gapAcross
 		}
 		blocks = append(blocks, block{wish[i] - offset[i], 1})
 		for n := len(blocks); n > 1 && blocks[n-2].sum/float64(blocks[n-2].count) > blocks[n-1].sum/float64(blocks[n-1].count); n-- {
