@@ -12,7 +12,7 @@ type AuditRecord struct {
 	Seq    uint64            `cbor:"seq"`
 	Time   int64             `cbor:"time"`   // Unix milliseconds, host's clock
 	Prev   [32]byte          `cbor:"prev"`   // chain value before this record
-	Kind   string            `cbor:"kind"`   // registration, boot, open, call, refused, close, policy, exit, restart, ...
+	Kind   string            `cbor:"kind"`   // registration, boot, open, call, channel, refused, close, policy, exit, restart, ...
 	Who    string            `cbor:"who"`    // sender, as the kernel attested it
 	Text   string            `cbor:"text"`   // for people
 	Fields map[string]string `cbor:"fields"` // for programs, at most 16

@@ -314,7 +314,7 @@ func TestReflected(t *testing.T) {
 		// The other end is told, under the seal.
 		synctest.Wait()
 		var e *Error
-		if !errors.As(tenant.Cause(), &e) || e.Why != Ended || e.Reason != string(Reflected) {
+		if !errors.As(tenant.Cause(), &e) || e.Why != Ended || e.Reason != string(Reflected) || !e.Suspicious() {
 			t.Errorf("the other end says %v", tenant.Cause())
 		}
 		host.Close()

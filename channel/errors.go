@@ -43,6 +43,9 @@ type Error struct {
 
 // Error explains the reason for people.
 func (e *Error) Error() string {
+	if found := explanations[Why(e.Reason)]; e.Why == Ended && found != "" {
+		return found + "; its other end found that"
+	}
 	s := explanations[e.Why]
 	if s == "" {
 		s = "channel: " + string(e.Why)
@@ -66,6 +69,12 @@ func WhyOf(err error) Why {
 		return e.Why
 	}
 	return ""
+}
+
+// Suspicious tells whether this side or, as it says under the seal, the other found
+// that somebody between the ends touched the stream.
+func (e *Error) Suspicious() bool {
+	return e.Why.Suspicious() || e.Why == Ended && Why(e.Reason).Suspicious()
 }
 
 // Suspicious tells whether the reason means that somebody between the ends touched

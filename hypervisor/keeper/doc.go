@@ -1,11 +1,15 @@
 // Package keeper is the process that holds one VM's volume keys: it serves the
 // VM's disks to QEMU by NBD or vhost-user on unix sockets, keeps what the VM
-// prints on its console, and lets the viewers of package hub read it and type. It also makes and serves the disk of a guest's first boot.  One keeper runs beside each QEMU; both outlive the daemon, which finds
-// them again.  Main is the keeper; Process is the daemon's handle on one.
+// prints on its console, and lets the viewers of package hub read it and type. It also
+// makes and serves the disk of a guest's first boot.  It is the far end of the owner's
+// channels, whose connections the daemon hands over, and reports what becomes of
+// them.  One keeper runs beside each QEMU; both outlive the daemon, which finds them
+// again.  Main is the keeper; Process is the daemon's handle on one.
 //
 // The keeper trusts the daemon, and nobody else.  From QEMU it takes NBD requests,
 // vhost-user messages with the guest's rings, and console bytes, which packages nbd
-// and vhostuser and the ring bound; from the storage it takes any bytes.  The daemon in turn treats what a keeper answers as hostile
+// and vhostuser and the ring bound; from the storage it takes any bytes; from a channel only what
+// opens under a key of the owner's, which may still be hostile to the keeper.  The daemon in turn treats what a keeper answers as hostile
 // input: lengths are capped, messages decoded strictly.
 //
 // # Who owns what
