@@ -136,9 +136,10 @@ func Step(ctx context.Context, p *Plan, st State, base io.ReaderAt, image Image,
 // version of this program wrote it, only costs the work that was done in this phase.
 func (s *step) resume() {
 	st := &s.st
-	pieces := (s.plan.Size + max(st.Piece, 1) - 1) / max(st.Piece, 1)
-	if st.Piece != PieceSize(s.plan.Size) || st.Phase == Write && uint64(len(st.Prefixes)) != pieces*sha256.Size {
-		*st = State{Piece: PieceSize(s.plan.Size)}
+	piece := PieceSize(s.plan.Size)
+	pieces := (s.plan.Size + piece - 1) / piece
+	if st.Piece != piece || st.Phase == Write && uint64(len(st.Prefixes)) != pieces*sha256.Size {
+		*st = State{Piece: piece}
 	}
 	s.hash = sha256.New()
 	if st.Done > 0 {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -360,6 +361,28 @@ func TestValidate(t *testing.T) {
 	}
 	if PieceSize(MaxBase) != 32<<20 || PieceSize(1) != 1<<20 || PieceSize(32<<30) != 1<<20 || PieceSize(32<<30+1) != 2<<20 {
 		t.Error("pieces have other sizes than documented")
+	}
+}
+
+// endless is a base of zeros without an end.
+type endless struct{}
+
+func (endless) ReadAt(b []byte, _ int64) (int, error) { clear(b); return len(b), nil }
+
+// TestLargest: a step on the largest base takes no more memory than its pieces and
+// the digests of 32768 of them.
+func TestLargest(t *testing.T) {
+	w := newWorld(t, 1<<20, 1<<20, 4096)
+	w.plan.Size, w.plan.Format.DataSize = MaxBase, MaxBase
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	st, err := w.step(State{}, endless{}, small)
+	runtime.ReadMemStats(&after)
+	if err != nil || st.Done != 32<<20 || len(st.Prefixes) != 32 {
+		t.Fatalf("%v, at %d with %d", err, st.Done, len(st.Prefixes))
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 120<<20 {
+		t.Errorf("%d bytes of memory", n)
 	}
 }
 
