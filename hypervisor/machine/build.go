@@ -18,7 +18,7 @@ import (
 )
 
 // Bounds of one uvbond-build. A step ends behind the piece in which one is used up.
-var stepBudget = build.Budget{Bytes: 1 << 30, Time: 2 * time.Second}
+var stepBudget = build.Budget{Bytes: 256 << 20, Time: 2 * time.Second}
 
 const (
 	// maxBuilders is how many steps run at once on the host. They take the

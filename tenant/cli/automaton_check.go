@@ -21,7 +21,7 @@ import (
 // this one to it.
 var gateTakes = map[string]bool{
 	qmp.CmdQueryStatus: true, qmp.CmdStop: true, qmp.CmdCont: true, qmp.CmdSystemReset: true, qmp.CmdSystemPowerdown: true, qmp.CmdQuit: true,
-	qmp.CmdLaunch: true, qmp.CmdReadConsole: true, qmp.CmdReadAudit: true, qmp.CmdSetPolicy: true, qmp.CmdRevoke: true, qmp.CmdGrow: true, qmp.CmdBuild: true, qmp.CmdDelete: true,
+	qmp.CmdLaunch: true, qmp.CmdReadConsole: true, qmp.CmdReadAudit: true, qmp.CmdSetPolicy: true, qmp.CmdRevoke: true, qmp.CmdGrow: true, qmp.CmdBuild: true, qmp.CmdChannel: true, qmp.CmdDelete: true,
 }
 
 // gateOwn are the gate's hypercalls that stand outside of sessions.
