@@ -26,7 +26,7 @@ const (
 	maxBuilders = 2
 	// turnPatience is how long a step waits for its turn. Then it answers that
 	// nothing was done, which keeps the session's other side informed.
-	turnPatience = 2 * time.Second
+	turnPatience = 20 * time.Second
 	// stuckPatience is how long a step may take to stop when the session has ended.
 	stuckPatience = 3 * time.Second
 )

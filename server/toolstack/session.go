@@ -230,7 +230,7 @@ func (f *failure) Error() string { return f.reason }
 func outcomeOf(class string) string {
 	switch class {
 	case qmp.ClassDenied, qmp.ClassRefused, qmp.ClassRedirected, qmp.ClassExpired, qmp.ClassReplayed, qmp.ClassStale, qmp.ClassRevoked,
-		qmp.ClassBusy, qmp.ClassNotRunning, qmp.ClassRunning, qmp.ClassInvalid, qmp.ClassDowngrade, qmp.ClassCommandNotFound:
+		qmp.ClassBusy, qmp.ClassNotRunning, qmp.ClassRunning, qmp.ClassNotBuilt, qmp.ClassInvalid, qmp.ClassDowngrade, qmp.ClassCommandNotFound:
 		return Refused
 	}
 	return Failed

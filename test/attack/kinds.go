@@ -11,6 +11,7 @@ var kinds = []*kind{
 	{name: "policies", what: "operators without a ticket: every hypercall under every policy, more often than allowed", run: tryPolicies},
 	{name: "delegates", what: "a delegate who wants more, for longer, elsewhere; and thieves of a delegation", run: tryDelegates},
 	{name: "descriptors", what: "open files of the wrong kind, mode, number and content, and where none belong", run: tryDescriptors},
+	{name: "bases", what: "other base images than the owner named, before and after they were checked; other files; without a ticket, again", run: tryBases},
 	{name: "registrations", what: "one blob from many processes at once, changed, odd, again, after deletion", run: tryRegistrations},
 	{name: "slow", what: "half-open connections, silent sessions, lines that do not end, are cut or no requests, strangers", run: trySlow},
 	{name: "floods", what: "refusals, connections, hypercalls, unread answers by the thousand", run: tryFloods},

@@ -46,6 +46,11 @@ func (w *world) machine(name, policy string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.register(m)
+}
+
+// register relays a VM's registration, as the server does, and checks the confirmation.
+func (w *world) register(m *machine) (*machine, error) {
 	if err := w.give(m.disk); err != nil {
 		return nil, err
 	}
@@ -60,11 +65,11 @@ func (w *world) machine(name, policy string) (*machine, error) {
 	}
 	var r qmp.RegisterResult
 	if err := json.Unmarshal(o.Return, &r); err != nil {
-		return nil, fmt.Errorf("register %s: %s", name, o)
+		return nil, fmt.Errorf("register %s: %s", m.name, o)
 	}
 	var c bond.Confirmation
 	if err := bond.Open(m.bond, r.Confirmation, &c); err != nil {
-		return nil, fmt.Errorf("register %s: %w", name, err)
+		return nil, fmt.Errorf("register %s: %w", m.name, err)
 	}
 	w.mu.Lock()
 	w.machines = append(w.machines, m)
