@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -15,11 +16,6 @@ import (
 // maxMessage is the longest WebSocket message that a page may send, bytes. A paste
 // into the terminal is cut into several by the page.
 const maxMessage = 64 << 10
-
-// errNoChannels says that this build cannot open channels.
-var errNoChannels = errors.New("channels are not available here")
-
-func noChannels(context.Context, string, string, uint16) (net.Conn, error) { return nil, errNoChannels }
 
 // socket accepts a WebSocket of the page. It is closed when its session ends.
 func (s *Server) socket(w http.ResponseWriter, r *http.Request, one *session, serve func(context.Context, *websocket.Conn) error) {
@@ -82,10 +78,10 @@ func pipe(ctx context.Context, c *websocket.Conn, channel net.Conn) error {
 			}
 		}
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, io.EOF) { // io.EOF: it ended in order
 				return nil
 			}
-			return ended(err)
+			return err
 		}
 	}
 }

@@ -30,6 +30,7 @@ type vmState struct {
 	Running  string `json:"running,omitempty"`
 	Memory   uint64 `json:"memory"`
 	CPUs     uint32 `json:"cpus"`
+	Screen   bool   `json:"screen"`
 	Claim    *claim `json:"claim,omitempty"`
 	Problem  string `json:"problem,omitempty"` // its state here is damaged
 }
@@ -77,7 +78,7 @@ func (s *Server) vmState(name string) vmState {
 	v := vmState{
 		Name: name, Host: vm.Host, Phase: vm.Phase, State: vm.State, At: vm.StateTime, Instance: vm.Instance,
 		Ended: len(vm.Descriptor) == 0 || tenant.Ended(vm.State), Running: s.runs.of(name),
-		Memory: vm.Spec.Memory, CPUs: vm.Spec.CPUs,
+		Memory: vm.Spec.Memory, CPUs: vm.Spec.CPUs, Screen: vm.Spec.Screen,
 	}
 	if vm.StateTime != 0 {
 		found := s.since.of(s.owner, vm)
@@ -283,6 +284,9 @@ func (s *Server) vm(w http.ResponseWriter, r *http.Request, _ *session) {
 	nics := []map[string]string{}
 	for _, n := range vm.Spec.NICs {
 		nics = append(nics, map[string]string{"model": n.Model, "mac": n.MAC})
+	}
+	if mac := vm.Spec.ChannelMAC; mac != "" {
+		nics = append(nics, map[string]string{"model": "card for ssh and forwarded ports, leads nowhere else", "mac": mac})
 	}
 	answer(w, map[string]any{
 		"name": vm.Name, "id": vm.ID, "host": vm.Host, "phase": vm.Phase, "created": vm.Created, "instance": vm.Instance,

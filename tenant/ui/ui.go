@@ -108,7 +108,7 @@ func New(o Options, address net.Addr) (*Server, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Dial == nil {
-		o.Dial = noChannels
+		o.Dial = o.Owner.OpenChannel
 	}
 	files, err := web.Files()
 	if err != nil {

@@ -2,6 +2,8 @@ package browser
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,9 +13,12 @@ import (
 	"github.com/uvbond/uvbond/tenant/ui/uitest"
 )
 
-// TestPage: the whole page but terminal and screen, against a fake host.
+// TestPage: the whole page, against a fake host.
 func TestPage(t *testing.T) {
+	m := uitest.NewMachine(t.Context())
+	m.Print("uvbond guest is up\r\n")
 	w := uitest.New(t, func(o *ui.Options) {
+		o.Dial = m.Dial
 		o.Doctor = func(context.Context) []ui.Finding {
 			return []ui.Finding{{What: "state folder", State: "ok", Text: "/home/alice/.config/uvbond"}, {What: "hosts", State: "warning", Text: "none is pinned", Mend: "uvbond host add NAME https://SERVER:8443"}}
 		}
@@ -33,6 +38,17 @@ func TestPage(t *testing.T) {
 			return "", nil
 		},
 		"slow": func(string) (string, error) { slow.Store(true); return "", nil },
+		"evil": func(mode string) (string, error) { w.Host.Evil(mode); return "", nil },
+		"cut":  func(string) (string, error) { m.Cut(); return "", nil },
+		"pressed": func(key string) (string, error) {
+			for range 100 {
+				if slices.Contains(m.Keys(), uint32(key[0])) {
+					return "", nil
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			return "", fmt.Errorf("the screen got the keys %v", m.Keys())
+		},
 		"tried": func(what string) (string, error) {
 			w.Host.Tried(what, "never allowed: the screen belongs to the owner")
 			return "", nil

@@ -23,6 +23,7 @@ export interface VM {
   running?: string;
   memory: number;
   cpus: number;
+  screen: boolean;
   claim?: Claim;
   problem?: string;
 }

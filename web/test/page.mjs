@@ -1,52 +1,179 @@
-// The page against a fake host.
+// The page against a fake host: every view, dark and light, wide and narrow, with the
+// keyboard alone.
 import assert from 'node:assert/strict';
-import { accessible, ask, run, shot, url } from './driver.mjs';
+import { accessible, ask, log, run, shot, url } from './driver.mjs';
 
-await run(async ({ page, context, wrong }) => {
-  // First run: a guide.
-  await page.goto(await ask('link'));
+await run(async ({ page, context }) => {
+  const seen = async (name) => {
+    await shot(page, name);
+    await accessible(page, name);
+  };
+
+  // First run: a guide. The link works once.
+  const link = await ask('link');
+  await page.goto(link);
   await page.getByRole('heading', { name: 'Welcome' }).waitFor();
   assert.equal(new URL(page.url()).hash, '', 'the token stays in the address');
-  await page.getByText('hosts', { exact: true }).waitFor();
-  await shot(page, 'guide');
-  await accessible(page, 'guide');
+  await page.getByText('none is pinned').waitFor();
+  await seen('guide');
+  const other = await context.newPage();
+  await other.goto(link);
+  await other.getByText('this link was used before').waitFor();
+  await accessible(other, 'log in');
+  await other.goto(url); // the session is the browser's: another tab has it too
+  await other.getByRole('heading', { name: 'Welcome' }).waitFor();
 
   await ask('vms');
   await page.getByRole('heading', { name: 'web1' }).waitFor();
-  await shot(page, 'list');
-  await accessible(page, 'list');
+  await page.getByText('The server says: stopped').first().waitFor();
+  await seen('list');
 
   // Start it and watch.
   await page.getByRole('heading', { name: 'web1' }).getByRole('link').click();
-  await page.getByRole('button', { name: 'Start' }).waitFor();
   await ask('slow');
   await page.getByRole('button', { name: 'Start' }).click();
   await page.getByText('unverified until the receipt comes').waitFor();
   await page.getByText('uvbond-launch').first().waitFor();
-  await shot(page, 'live');
-  await accessible(page, 'live');
+  await page.locator('.drawing .passed').first().waitFor({ state: 'attached' }); // a straight line has no width
+  await seen('live');
+  await other.goto(`${url}/#/vms/web1`);
+  await other.getByText('start is running, begun in another tab').waitFor();
   await page.getByText('Start of web1 is done; its state is running').first().waitFor();
   await page.getByText(/verified by receipt [0-9a-f]{12}/).first().waitFor();
-  await shot(page, 'started');
-  await accessible(page, 'started');
+  await seen('started');
+  assert.deepEqual(await page.locator('.calls-table code:not(.args)').allInnerTexts(), ['uvbond-launch', 'cont', 'query-status']);
+  await other.getByText(/verified by receipt [0-9a-f]{12}/).first().waitFor();
+
+  // A server that claims success and shows no receipt is not believed.
+  await ask('evil', 'no-receipt');
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.getByRole('alert').getByText('no receipt: it is not known whether pause was executed').waitFor();
+  await page.locator('.verified').getByText('running').waitFor();
+  await seen('no-receipt');
+  await ask('evil', '');
 
   // An operator tries something.
   await ask('tried', 'screendump');
   await page.getByRole('link', { name: 'Time line' }).click();
-  await page.getByText('screendump refused: never allowed').waitFor();
+  await page.locator('.attack').getByText('screendump refused: never allowed').waitFor();
   await page.getByRole('heading', { name: 'The chain is whole' }).waitFor();
-  await shot(page, 'timeline');
-  await accessible(page, 'timeline');
+  await seen('timeline');
+  await ask('tried', 'send-key');
+  await page.getByRole('button', { name: 'Check now' }).click();
+  await page.locator('#announcer').getByText('1 attempt refused: send-key refused').waitFor({ state: 'attached' });
   await page.getByRole('radio', { name: /Refused/ }).check({ force: true });
-  assert.equal(await page.locator('.timeline > li').count(), 1);
+  assert.equal(await page.locator('.timeline > li').count(), 2);
+  await page.getByRole('radio', { name: 'Everything' }).check({ force: true });
 
   await page.getByRole('link', { name: 'Access' }).click();
   await page.getByText('at most 3 times in any day').first().waitFor();
-  await shot(page, 'access');
-  await accessible(page, 'access');
+  await seen('access');
 
+  // Terminal: what was printed before, typing, the key that leaves.
+  await page.getByRole('link', { name: 'Terminal' }).click();
+  await page.getByText('attached, sealed end to end').waitFor();
+  await page.getByText('you write').waitFor();
+  const rows = page.locator('.xterm-rows');
+  await rows.getByText('uvbond guest is up').waitFor();
+  await page.keyboard.type('echo hello ?gl', { delay: 5 });
+  await page.keyboard.press('Enter');
+  await rows.getByText('ECHO HELLO ?GL').waitFor(); // and the page's own keys did nothing
+  await seen('terminal');
+  await ask('cut');
+  await page.getByText('attached, sealed end to end').waitFor();
+  await page.keyboard.type('again');
+  await rows.getByText('AGAIN').waitFor();
+  await page.keyboard.press('Control+Shift+ArrowUp');
+  assert(await page.evaluate(() => document.activeElement?.tagName === 'BUTTON' || document.activeElement === document.body), 'the terminal keeps the keyboard');
+
+  // Screen.
+  await page.getByRole('link', { name: 'Screen' }).click();
+  await page.getByText('connected, sealed end to end').waitFor();
+  const lit = () =>
+    page.locator('.screen canvas').evaluate((c) => {
+      const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+      return data.some((b, i) => i % 4 === 1 && b === 0x90);
+    });
+  for (let i = 0; !(await lit()); i++) {
+    assert(i < 100, 'the screen stays dark');
+    await page.waitForTimeout(50);
+  }
+  await page.locator('.screen canvas').click();
+  await page.keyboard.press('a');
+  await ask('pressed', 'a');
+  await seen('screen');
+
+  // Dark, and narrow.
   await page.getByRole('radio', { name: 'dark' }).check({ force: true });
-  await shot(page, 'access-dark');
-  await accessible(page, 'access, dark');
-  void context, wrong, url;
+  for (const [view, name] of [['', 'overview'], ['/timeline', 'timeline'], ['/access', 'access']]) {
+    await page.goto(`${url}/#/vms/web1${view}`);
+    await page.waitForTimeout(300);
+    await seen(`${name}-dark`);
+  }
+  await page.goto(`${url}/#/guide`);
+  await page.getByText('none is pinned').waitFor();
+  await seen('guide-dark');
+  await page.setViewportSize({ width: 390, height: 800 });
+  for (const [view, name] of [['', 'overview'], ['/timeline', 'timeline'], ['/access', 'access']]) {
+    await page.goto(`${url}/#/vms/web1${view}`);
+    await page.waitForTimeout(300);
+    await seen(`${name}-narrow`);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert(wide <= 0, `${name} is ${wide} pixels too wide for a telephone`);
+  }
+  await page.setViewportSize({ width: 1280, height: 860 });
+  await page.getByRole('radio', { name: 'Auto' }).check({ force: true });
+  await page.emulateMedia({ colorScheme: 'dark' });
+  assert.equal(await page.evaluate(() => getComputedStyle(document.body.parentElement).backgroundColor), 'rgb(16, 22, 28)');
+
+  // The keyboard alone: to a machine, resume it, pause it, reset it after all not.
+  await page.goto(`${url}/#/`);
+  await page.locator('body').click({ position: { x: 700, y: 800 } });
+  await page.keyboard.press('?');
+  await page.getByRole('dialog').getByText('leave the terminal or the screen').waitFor();
+  await accessible(page, 'help');
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  await tabTo(page, 'link', /^web1$/);
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Resume' }).waitFor();
+  await tabTo(page, 'button', /Resume/); // it was paused, whatever its server kept back
+  await page.keyboard.press('Enter');
+  await page.getByText('Resume of web1 is done; its state is running').first().waitFor();
+  await page.keyboard.press('Enter'); // the same place is Pause now
+  await page.getByText('Pause of web1 is done; its state is paused').first().waitFor();
+  await tabTo(page, 'button', /Reset/);
+  await page.keyboard.press('Enter');
+  await page.getByRole('dialog').getByText('What the guest has not saved is lost').waitFor();
+  await accessible(page, 'question');
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  await page.keyboard.press('g');
+  await page.keyboard.press('t');
+  await page.getByRole('heading', { name: /The chain/ }).waitFor();
+
+  // Log out: in every tab.
+  await page.getByRole('button', { name: 'Log out' }).click();
+  await page.getByRole('heading', { name: 'Log in with a link' }).waitFor();
+  await other.getByRole('heading', { name: 'Log in with a link' }).waitFor();
+  log('the page does what it should');
 });
+
+// tabTo presses Tab until something has the keyboard.
+async function tabTo(page, role, name) {
+  const way = [];
+  for (let i = 0; i < 60; i++) {
+    await page.keyboard.press('Tab');
+    const here = await page.evaluate(() => {
+      const e = document.activeElement;
+      const box = e?.getBoundingClientRect();
+      return { role: e?.tagName === 'A' ? 'link' : e?.tagName.toLowerCase(), name: e?.textContent?.trim() ?? '', outline: e ? getComputedStyle(e).outlineStyle : '', seen: box && box.width > 0 };
+    });
+    way.push(`${here.role} ${here.name}`);
+    if (here.role === role && name.test(here.name)) {
+      assert(here.seen && here.outline !== 'none', `the focus on ${here.name} cannot be seen`);
+      return;
+    }
+  }
+  assert.fail(`Tab does not lead to ${role} ${name}, but to ${way.join(', ')}`);
+}

@@ -71,7 +71,7 @@ export function OverviewView({ vm, again, course, setCourse }: Props) {
         <Verified vm={vm} now={now} />
         <Unverified vm={vm} now={now} />
         <div class="actions" role="group" aria-label={`Commands for ${vm.name}`}>
-          {data && slots(vm).map((command, i) => {
+          {slots(vm).map((command, i) => {
             const { icon: Icon, text, when, danger } = looks[command]!;
             // Not the attribute: a button that has the keyboard keeps it while it cannot be used.
             const off = busy || vm.running !== undefined || vm.phase !== 'bonded' || !when(vm);
@@ -81,7 +81,7 @@ export function OverviewView({ vm, again, course, setCourse }: Props) {
                 type="button"
                 class={command === 'start' || command === 'resume' ? 'main' : danger ? 'danger' : ''}
                 aria-disabled={off}
-                title={capital(data.commands.find((c) => c.command === command)?.means ?? '')}
+                title={capital(data?.commands.find((c) => c.command === command)?.means ?? '')}
                 onClick={() => !off && (danger ? setAsk(command) : void begin(command))}
               >
                 <Icon /> {text}

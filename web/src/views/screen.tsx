@@ -16,7 +16,7 @@ export function ScreenView({ vm }: { vm: VM }) {
   const [look, setLook] = useState(false);
 
   useEffect(() => {
-    if (vm.ended || !box.current) return;
+    if (vm.ended || !vm.screen || !box.current) return;
     setStatus({ at: 'connecting' });
     const socket = open(vm.name, 'screen');
     let why = '';
@@ -67,6 +67,7 @@ export function ScreenView({ vm }: { vm: VM }) {
     }, 'image/png');
   };
   if (vm.ended) return <Notice kind="warn" title={`${vm.name} does not run`} text="Start it; its screen can be seen from the first moment." />;
+  if (!vm.screen) return <Notice kind="warn" title={`${vm.name} has no screen`} text="It was registered without one. Its console is in the terminal." />;
   const on = status.at === 'connected';
   return (
     <section aria-label={`Screen of ${vm.name}`}>
@@ -93,7 +94,7 @@ export function ScreenView({ vm }: { vm: VM }) {
           <kbd>{leaveKey}</kbd> gives the keyboard back
         </span>
       </div>
-      {status.at === 'gone' && <Notice kind="bad" title="The screen is not shown" text={status.why} />}
+      {status.at === 'gone' && <Notice kind="bad" title={`The screen is not shown: ${status.why}`} text={status.why?.startsWith('forged') ? 'Do not type secrets into this machine until it is explained; the time line shows what the hypervisor recorded.' : undefined} />}
       <div class={`screen ${on ? 'on' : ''}`} ref={box} data-keys="own" onKeyDownCapture={keys} />
     </section>
   );

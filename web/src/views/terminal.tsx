@@ -21,9 +21,11 @@ interface Told {
   viewers?: Viewer[];
   bytes?: number;
   text?: string;
+  hint?: string;
+  class?: string;
 }
 
-type Status = { at: 'connecting' | 'attached' | 'reattaching' | 'gone'; why?: string };
+type Status = { at: 'connecting' | 'attached' | 'reattaching' | 'gone'; why?: string; hint?: string };
 
 // A paste is sent in pieces that the server takes.
 const piece = 4096;
@@ -88,7 +90,7 @@ export function TerminalView({ vm }: { vm: VM }) {
           setNote(`${size(t.bytes ?? 0)} of older output are no longer kept`);
           break;
         case 'refused':
-          setNote('What you typed was not taken: somebody else writes. Take the keyboard to write.');
+          setNote(`${count(t.bytes ?? 0, 'typed byte')}: ${t.text || 'not taken. Either somebody else writes (then take the keyboard), or too much waits for a guest that does not read.'}`);
           announce('What you typed was not taken');
           break;
         case 'reattaching':
@@ -96,7 +98,7 @@ export function TerminalView({ vm }: { vm: VM }) {
           announce('The connection was lost; attaching again');
           break;
         case 'end':
-          setStatus({ at: 'gone', why: t.text ?? '' });
+          setStatus({ at: 'gone', why: t.text ?? '', hint: t.hint ?? '' });
           break;
       }
     };
@@ -155,8 +157,8 @@ export function TerminalView({ vm }: { vm: VM }) {
         </span>
       </div>
       {note && <Notice kind="warn" title={note} />}
-      {status.at === 'gone' && <Notice kind="bad" title="The terminal has ended" text={status.why} />}
-      <div class="terminal" ref={box} data-keys="own" />
+      {status.at === 'gone' && <Notice kind="bad" title={`The terminal has ended: ${status.why}`} text={status.hint} />}
+      <div class="console" ref={box} data-keys="own" />
     </section>
   );
 }

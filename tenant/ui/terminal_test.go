@@ -1,0 +1,163 @@
+package ui_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/uvbond/uvbond/tenant/fail"
+	"github.com/uvbond/uvbond/tenant/ui"
+	"github.com/uvbond/uvbond/tenant/ui/uitest"
+)
+
+// terminal is the page's terminal, played by a test.
+type terminal struct {
+	t      *testing.T
+	c      *websocket.Conn
+	output strings.Builder
+	events []string
+	slow   bool // does not say that output was drawn
+}
+
+func openTerminal(t *testing.T, b *browser) *terminal {
+	t.Helper()
+	h := http.Header{"Origin": {b.w.URL}, "Cookie": {b.cookie}}
+	c, _, err := websocket.Dial(t.Context(), b.w.URL+"/api/vms/web1/console?cols=80&rows=24", &websocket.DialOptions{HTTPHeader: h, Subprotocols: []string{"uvbond.1", "uvbond.key." + b.key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadLimit(1 << 20)
+	t.Cleanup(func() { c.CloseNow() })
+	return &terminal{t: t, c: c}
+}
+
+func (x *terminal) send(kind websocket.MessageType, text string) {
+	x.t.Helper()
+	if err := x.c.Write(x.t.Context(), kind, []byte(text)); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// next takes one message; false: the WebSocket is closed.
+func (x *terminal) next() bool {
+	x.t.Helper()
+	kind, data, err := x.c.Read(x.t.Context())
+	if err != nil {
+		return false
+	}
+	if kind == websocket.MessageBinary {
+		x.output.Write(data)
+		if !x.slow {
+			raw, _ := json.Marshal(map[string]int{"taken": len(data)})
+			x.send(websocket.MessageText, string(raw))
+		}
+		return true
+	}
+	x.events = append(x.events, string(data))
+	return true
+}
+
+func (x *terminal) until(what string, done func() bool) {
+	x.t.Helper()
+	for !done() {
+		if !x.next() {
+			x.t.Fatalf("the terminal ended before %s: %q %q", what, x.output.String(), x.events)
+		}
+	}
+}
+
+func (x *terminal) printed(text string) {
+	x.t.Helper()
+	x.until(text, func() bool { return strings.Contains(x.output.String(), text) })
+}
+
+func (x *terminal) told(text string) {
+	x.t.Helper()
+	x.until(text, func() bool { return strings.Contains(strings.Join(x.events, "\n"), text) })
+}
+
+func withMachine(t *testing.T) (*uitest.Machine, *browser) {
+	m := uitest.NewMachine(t.Context())
+	w := uitest.New(t, func(o *ui.Options) { o.Dial = m.Dial })
+	return m, login(t, w)
+}
+
+// TestTerminal: scrollback, typing, resizing (to nothing too), a second viewer who takes the
+// keyboard, and a channel that breaks and is opened again without a byte lost or twice.
+func TestTerminal(t *testing.T) {
+	m, b := withMachine(t)
+	m.Print("firmware says hello\r\n")
+	x := openTerminal(t, b)
+	x.printed("hello\r\n")
+	x.told(`"mode":"writing","me":true`)
+	x.send(websocket.MessageText, `{"resize":{"columns":0,"rows":0}}`)
+	x.send(websocket.MessageText, `{"resize":{"columns":132,"rows":50}}`)
+	x.send(websocket.MessageBinary, "uname\r")
+	x.printed("UNAME\r\n")
+
+	m.Cut()
+	x.told(`"reattaching"`)
+	m.Print("printed while nobody was there\r\n")
+	x.printed("nobody was there\r\n")
+	if n := strings.Count(x.output.String(), "hello"); n != 1 {
+		t.Errorf("the beginning is shown %d times", n)
+	}
+	x.told(`"mode":"writing","me":true`)
+
+	y := openTerminal(t, b)
+	y.printed("nobody was there\r\n")
+	y.send(websocket.MessageText, `{"mode":"take"}`)
+	y.told(`"mode":"writing","me":true`)
+	x.until("losing the keyboard", func() bool {
+		last := x.events[len(x.events)-1]
+		return strings.Contains(last, "viewers") && !strings.Contains(last, `"mode":"writing","me":true`)
+	})
+	x.send(websocket.MessageBinary, "mine")
+	x.told(`{"event":"refused","bytes":4}`)
+	y.send(websocket.MessageBinary, "yours")
+	x.printed("YOURS")
+}
+
+// TestTerminalFlood: a page that draws nothing holds the output up in the hypervisor, and
+// nothing else; then it gets the rest.
+func TestTerminalFlood(t *testing.T) {
+	m, b := withMachine(t)
+	x := openTerminal(t, b)
+	x.told("attached")
+	x.slow = true
+	line := strings.Repeat("x", 1023) + "\n"
+	m.Print(strings.Repeat(line, 1024))
+	for x.output.Len() < 256<<10 {
+		x.next()
+	}
+	if n := x.output.Len(); n > 320<<10 {
+		t.Errorf("%d bytes came without having been drawn", n)
+	}
+	x.slow = false
+	raw, _ := json.Marshal(map[string]int{"taken": x.output.Len()})
+	x.send(websocket.MessageText, string(raw))
+	x.until("the rest", func() bool { return x.output.Len() == 1<<20 })
+}
+
+// TestTerminalEnds: a page that breaks the rules, a channel that somebody touched, an
+// instance that ended.
+func TestTerminalEnds(t *testing.T) {
+	m, b := withMachine(t)
+	for _, bad := range []string{`{"taken":1}`, `{"mode":"root"}`, `nonsense`, `{"resize":{"columns":-1,"rows":1}}`} {
+		x := openTerminal(t, b)
+		x.told("attached")
+		x.send(websocket.MessageText, bad)
+		for x.next() {
+		}
+	}
+	x := openTerminal(t, b)
+	x.told("attached")
+	m.Fail(fail.New(fail.Forged, "do not type secrets", "REDIRECTED OR FORGED: channel"))
+	m.Cut()
+	x.told("REDIRECTED OR FORGED")
+	for x.next() {
+	}
+}
