@@ -171,6 +171,31 @@ func TestChannelEndsInOrder(t *testing.T) {
 	}
 }
 
+// TestChannelLastWords: what the keeper said before it closed arrives, also when the
+// client is sending all the time and the keeper reads nothing of it.
+func TestChannelLastWords(t *testing.T) {
+	r := start(t)
+	tok := r.token("alice")
+	vm := r.running(tok, 1)
+	r.gate.Channels(func(c *net.UnixConn, _ map[string]any) {
+		io.ReadFull(c, make([]byte, 1000)) //nolint:errcheck // the client sends more
+		c.Write([]byte("tampered"))        //nolint:errcheck // the reader notices
+	})
+	for range 30 {
+		_, c := r.open(tok, vm)
+		go func() {
+			for {
+				if _, err := c.Write(make([]byte, 1000)); err != nil {
+					return
+				}
+			}
+		}()
+		if all, err := io.ReadAll(c); err != nil || string(all) != "tampered" {
+			t.Fatalf("the client read %q, %v", all, err)
+		}
+	}
+}
+
 // TestChannelClientGone: a connection that breaks ends the keeper's.
 func TestChannelClientGone(t *testing.T) {
 	r := start(t)

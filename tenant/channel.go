@@ -136,7 +136,7 @@ func ChannelFailure(name string, err error) error {
 	switch {
 	case errors.As(err, &classed) || !errors.As(err, &e):
 		return err
-	case e.Why.Suspicious():
+	case e.Why.Suspicious() || e.Why == channel.Ended && channel.Why(e.Reason).Suspicious():
 		return &fail.Error{Code: fail.Forged, Err: err, Text: fmt.Sprintf("REDIRECTED OR FORGED: channel to %q", name),
 			Hint: "do not type secrets until it is explained; `uvbond audit " + name + " --refused` shows what the hypervisor recorded"}
 	case e.Why == channel.Truncated:

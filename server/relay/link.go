@@ -154,7 +154,8 @@ func (l *link) relay(gate *net.UnixConn, m *kindMetrics) {
 	var down sync.WaitGroup
 	down.Go(func() { l.toClient(gate, m) })
 	if l.fromClient(gate, m) {
-		// The keeper sees the end, after all that came before it, and closes.
+		// The keeper sees the end, after all that came before it, and closes. If it
+		// was the first to, its last words are still to be read.
 		gate.CloseWrite()                                  //nolint:errcheck // fails only when it is closed
 		gate.SetReadDeadline(time.Now().Add(closeTimeout)) //nolint:errcheck // as above
 		down.Wait()
@@ -164,7 +165,7 @@ func (l *link) relay(gate *net.UnixConn, m *kindMetrics) {
 	l.Conn.Close()
 }
 
-// fromClient tells whether the client ended the channel in order.
+// fromClient tells whether one end closed in order, so that the other may have more to say.
 func (l *link) fromClient(gate *net.UnixConn, m *kindMetrics) bool {
 	buf := make([]byte, bufferSize)
 	for {
@@ -178,14 +179,14 @@ func (l *link) fromClient(gate *net.UnixConn, m *kindMetrics) bool {
 			l.Socket.Close(websocket.StatusUnsupportedData, "a channel is binary") //nolint:errcheck // ends anyway
 			return false
 		}
-		if !l.message(r, gate, buf, m) {
-			return false
+		if ok, gone := l.message(r, gate, buf, m); !ok {
+			return gone
 		}
 	}
 }
 
-// message moves one message to the gate, in pieces.
-func (l *link) message(r io.Reader, gate *net.UnixConn, buf []byte, m *kindMetrics) bool {
+// message moves one message to the gate, in pieces. gone says that the gate's end was closed.
+func (l *link) message(r io.Reader, gate *net.UnixConn, buf []byte, m *kindMetrics) (ok, gone bool) {
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
@@ -194,15 +195,15 @@ func (l *link) message(r io.Reader, gate *net.UnixConn, buf []byte, m *kindMetri
 			gate.SetWriteDeadline(time.Now().Add(StallTimeout)) //nolint:errcheck // a closed one fails below
 			if _, err := gate.Write(buf[:n]); err != nil {
 				l.failed(err, gateStalled, byHypervisor)
-				return false
+				return false, !errors.Is(err, os.ErrDeadlineExceeded)
 			}
 		}
 		if err == io.EOF { //nolint:errorlint // messages end with the plain one
-			return true
+			return true, false
 		}
 		if err != nil {
 			l.ended(byClient)
-			return false
+			return false, false
 		}
 	}
 }

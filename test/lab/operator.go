@@ -46,6 +46,10 @@ type Attack struct {
 	//	no-receipt       execute, but withhold the receipt
 	//	replay-receipt   execute, but deliver an old receipt
 	//	garbage          answer with broken JSON
+	//	channel-flip     change a byte of a channel that opens from now on
+	//	channel-drop, channel-replay, channel-reorder, channel-cut    leave a part out,
+	//	                 send it twice, behind the next, or half and nothing more
+	//	channel-splice   exchange the streams of two channels
 	//
 	// and these act at once:
 	//
@@ -58,7 +62,8 @@ type Attack struct {
 	Kind string
 	// VM is the VM id aimed at.
 	VM string
-	// Command and Arguments are a hypercall, for attacks that send one.
+	// Command and Arguments are a hypercall, for attacks that send one. For those on
+	// channels, the command to-keeper means that direction, else it is to the client.
 	Command   string
 	Arguments json.RawMessage `json:",omitempty"`
 }
@@ -80,6 +85,7 @@ type operator struct {
 	attack   Attack
 	tickets  [][]byte // every ticket that passed, newest last
 	receipts []string // every receipt that passed, in base64
+	lonely   *spliced // waits for a second channel
 }
 
 // OperatorMain is the operator's process. args is the OperatorConfig in JSON.
@@ -212,6 +218,10 @@ func (o *operator) bendRequest(a Attack, w http.ResponseWriter, r *http.Request,
 
 // bendResponse changes what the tenant is told.
 func (o *operator) bendResponse(a Attack, r *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		o.bendChannel(a, resp)
+		return nil
+	}
 	host := r.Method == http.MethodGet && r.URL.Path == "/v1/host"
 	if !isCommand(r) && !(host && a.Kind == "swap-host-key") {
 		return nil
