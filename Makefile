@@ -61,7 +61,7 @@ unit: ## unit tests, fuzz seeds, and tests against real tools; no guest boots
 # disk/xts) and the command line run on one goroutine and take minutes under the
 # detector. It needs cgo.
 RACE := ./bond ./disk ./disk/encrypt ./disk/nbd ./disk/nbdclient ./hypervisor/gate ./hypervisor/machine ./hypervisor/state ./qmp \
-	./server/... ./tenant ./tenant/client ./tenant/store ./tenant/image
+	./server/... ./tenant ./tenant/client ./tenant/store ./tenant/image ./tenant/ui
 
 .PHONY: race
 race: ## unit tests under the race detector

@@ -71,7 +71,7 @@ func parseControl(data []byte) (*control, error) {
 type told struct {
 	Event   string   `json:"event"` // attached, viewers, lost, refused, reattaching or end
 	Viewers []viewer `json:"viewers,omitempty"`
-	Bytes   uint64   `json:"bytes,omitempty"`
+	Bytes   uint64   `json:"bytes,omitempty"` // attached: of the output to come, so much was printed before
 	Text    string   `json:"text,omitempty"`
 	Hint    string   `json:"hint,omitempty"`
 	Class   string   `json:"class,omitempty"`
@@ -194,7 +194,7 @@ func (p *paper) tell(t told) {
 func (p *paper) event(e terminal.Event) {
 	switch e := e.(type) {
 	case terminal.Attached:
-		p.tell(told{Event: "attached"})
+		p.tell(told{Event: "attached", Bytes: e.Before})
 		if e.Uncertain > 0 {
 			p.tell(told{Event: "refused", Bytes: uint64(e.Uncertain), Text: "the connection broke while it was sent: it may have been typed or not"})
 		}

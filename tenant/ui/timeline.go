@@ -194,7 +194,7 @@ func arrange(records []bond.AuditRecord, receipts map[uint64]*bond.Receipt) []en
 	open := map[string]int{} // session number to entry
 	for i := range records {
 		r := &records[i]
-		session := r.Fields["session"]
+		session := sessionOf(r)
 		n, known := open[session]
 		if session == "" || r.Kind == "open" || !known {
 			out = append(out, entryOf(r))
@@ -205,15 +205,33 @@ func arrange(records []bond.AuditRecord, receipts map[uint64]*bond.Receipt) []en
 		} else {
 			out[n].add(r)
 		}
-		if r.Kind == "close" {
+		rec := receipts[r.Seq+1] // given when this was the newest record
+		switch {
+		case r.Kind == "close":
 			delete(open, session)
-			if rec := receipts[r.Seq+1]; rec != nil && session != "" {
-				out[n].Receipt = receiptOf(rec)
-				delete(receipts, r.Seq+1)
+			if session == "" {
+				continue
 			}
+		case r.Kind == "refused" && session == "" && rec != nil && rec.Verdict == bond.VerdictRefused:
+			out[n].By = byOwner // a command of the owner's, which could not be: start while it runs
+		default:
+			continue
+		}
+		if rec != nil {
+			out[n].Receipt = receiptOf(rec)
+			delete(receipts, r.Seq+1)
 		}
 	}
 	return out
+}
+
+// sessionOf is the number of the ticket's session that a record belongs to, or "". What
+// becomes of a channel after its session bears the number too, and stands for itself.
+func sessionOf(r *bond.AuditRecord) string {
+	if r.Fields["command"] == "" {
+		return ""
+	}
+	return r.Fields["session"]
 }
 
 func entryOf(r *bond.AuditRecord) entry {
@@ -221,10 +239,15 @@ func entryOf(r *bond.AuditRecord) entry {
 		ID: "a" + hex.EncodeToString(r.Prev[:3]) + "-" + time.UnixMilli(r.Time).UTC().Format("150405.000"), At: r.Time, Kind: r.Kind, Who: r.Who,
 		By: actor(r), Title: r.Text, Refused: wasRefused(r), Seq: r.Seq, Count: r.Fields["repeated"], Fields: r.Fields, InLog: true,
 	}
-	if r.Fields["session"] != "" {
+	switch {
+	case sessionOf(r) != "":
 		e.Kind, e.Title = "command", r.Fields["command"]
 		e.Reading = reading(e.Title)
 		e.add(r)
+	case r.Kind == "open" || r.Kind == "close":
+		// A session without a ticket. What was refused in it, and what changed the VM,
+		// has records of its own.
+		e.Refused, e.Reading = false, true
 	}
 	return e
 }
@@ -234,7 +257,11 @@ func (e *entry) add(r *bond.AuditRecord) {
 	e.Steps = append(e.Steps, step{r.Seq, r.Time, r.Kind, r.Text, wasRefused(r), r.Fields})
 	e.At, e.Seq = r.Time, r.Seq
 	e.Refused = e.Refused || wasRefused(r)
-	if r.Kind == "close" {
+	switch {
+	case r.Kind == "refused" && e.By == byOwner:
+		// The owner gave a ticket, and the server sent something else under it.
+		e.By, e.Title = byOperator, "under your ticket for "+r.Fields["command"]+": "+r.Text
+	case r.Kind == "close" && e.By != byOperator:
 		e.Title = r.Text
 	}
 }

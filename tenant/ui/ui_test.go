@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/fakehost"
 	"github.com/uvbond/uvbond/tenant/ui"
@@ -202,6 +203,27 @@ func TestAccess(t *testing.T) {
 	w.Create(t, "web1", tenant.Terms{Commands: []string{"status", "pause"}, Limits: []string{"pause=2/12h"}, Until: "30day", Windows: []string{"mon-fri 08:00-18:00"}, MaxPause: "10min"})
 	b := login(t, w)
 	body := b.do("GET", "/api/vms/web1/access", "").body
+	key, err := bond.GenerateDelegateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = w.Owner.Delegate(t.Context(), tenant.DelegateRequest{VM: "web1", To: key.Public(), Name: "bob", Allow: tenant.Terms{Commands: []string{"reset"}, Limits: []string{"1/h"}, Until: "3day"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a struct {
+		Delegates []struct {
+			Who, Command, Period string
+			Limits               []string
+			InForce              bool `json:"in_force"`
+		}
+	}
+	if err := json.Unmarshal([]byte(b.do("GET", "/api/vms/web1/access", "").body), &a); err != nil || len(a.Delegates) != 1 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	if d := a.Delegates[0]; d.Who != "bob" || d.Command != "reset" || !d.InForce || !strings.HasPrefix(d.Period, "until ") || strings.Join(d.Limits, ";") != "at most once in any hour" {
+		t.Errorf("delegation %+v", d)
+	}
 	for _, want := range []string{"at most twice in any 12 hours", "not after ", "only mon-fri 08:00-18:00 UTC", "paused for 10 minutes at most, then the hypervisor resumes it", `"delegates":[]`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("%q is missing in %s", want, body)

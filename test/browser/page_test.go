@@ -16,7 +16,7 @@ import (
 // TestPage: the whole page, against a fake host.
 func TestPage(t *testing.T) {
 	m := uitest.NewMachine(t.Context())
-	m.Print("uvbond guest is up\r\n")
+	m.Print("uvbond guest is up\r\n\x1b[6n\x1b[c\x1b[>c") // and questions that nobody should answer now
 	w := uitest.New(t, func(o *ui.Options) {
 		o.Dial = m.Dial
 		o.Doctor = func(context.Context) []ui.Finding {

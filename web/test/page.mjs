@@ -78,6 +78,7 @@ await run(async ({ page, context }) => {
   await page.keyboard.type('echo hello ?gl', { delay: 5 });
   await page.keyboard.press('Enter');
   await rows.getByText('ECHO HELLO ?GL').waitFor(); // and the page's own keys did nothing
+  assert.doesNotMatch(await rows.innerText(), /\[\?1;2|;1R/, 'old questions were answered');
   await seen('terminal');
   await ask('cut');
   await page.getByText('attached, sealed end to end').waitFor();

@@ -82,6 +82,8 @@ await run(async ({ page, context }) => {
   await ask('operator');
   await page.getByRole('button', { name: 'Check now' }).click();
   await page.locator('.attack').getByText('screendump refused: never allowed: the screen belongs to the owner').waitFor(boot);
+  assert.equal(await page.locator('.attack').count(), 1, 'one attempt is one line');
+  assert((await page.locator('.timeline .title').allInnerTexts()).every((text) => text.trim() !== ''), 'a line says nothing');
   await seen('timeline');
   for (const theme of ['dark', 'light']) {
     await page.getByRole('radio', { name: theme }).check({ force: true });

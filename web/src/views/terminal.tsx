@@ -60,7 +60,13 @@ export function TerminalView({ vm }: { vm: VM }) {
     const send = (data: Uint8Array<ArrayBuffer>) => {
       for (let i = 0; i < data.length && s.readyState === WebSocket.OPEN; i += piece) s.send(data.slice(i, i + piece));
     };
-    term.onData((text) => send(bytes.encode(text)));
+    // What was printed before anybody looked may hold questions to a terminal. The
+    // answers would be typed into whatever runs now.
+    let old = 0; // bytes to come that were printed before
+    let drawing = 0; // of them, handed to the terminal and not drawn yet
+    term.onData((text) => {
+      if (drawing === 0 || !text.startsWith('\x1b')) send(bytes.encode(text));
+    });
     term.onBinary((text) => send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
     term.onResize(({ cols, rows }) => s.readyState === WebSocket.OPEN && s.send(JSON.stringify({ resize: { columns: cols, rows } })));
     term.attachCustomKeyEventHandler((e) => {
@@ -74,12 +80,19 @@ export function TerminalView({ vm }: { vm: VM }) {
     s.onmessage = ({ data }) => {
       if (typeof data === 'string') return told(JSON.parse(data));
       // The server sends more only when what it sent was dealt with.
-      const n = (data as ArrayBuffer).byteLength;
-      term.write(new Uint8Array(data as ArrayBuffer), () => s.readyState === WebSocket.OPEN && s.send(JSON.stringify({ taken: n })));
+      const all = new Uint8Array(data as ArrayBuffer);
+      const before = Math.min(old, all.length);
+      old -= before;
+      if (before > 0) {
+        drawing += before;
+        term.write(all.subarray(0, before), () => (drawing -= before));
+      }
+      term.write(all.subarray(before), () => s.readyState === WebSocket.OPEN && s.send(JSON.stringify({ taken: all.length })));
     };
     const told = (t: Told) => {
       switch (t.event) {
         case 'attached':
+          old = t.bytes ?? 0;
           setStatus({ at: 'attached' });
           setNote('');
           break;

@@ -164,7 +164,7 @@ function Line({ e, head }: { e: Entry; head: boolean }) {
         )}
         <p class="title">{e.title}</p>
         <p class="faint small">
-          by {name}
+          {attack && e.by === 'hypervisor' ? 'noticed' : ''} by {name}
           {e.who && e.who !== e.by ? ` (${e.who})` : ''} · record {e.seq}
           {!e.in_log && ' · receipt only, not in the log as it was last fetched'}
         </p>
