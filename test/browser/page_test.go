@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,12 +23,15 @@ func TestPage(t *testing.T) {
 			return []ui.Finding{{What: "state folder", State: "ok", Text: "/home/alice/.config/uvbond"}, {What: "hosts", State: "warning", Text: "none is pinned", Mend: "uvbond host add NAME https://SERVER:8443"}}
 		}
 	})
-	var slow atomic.Bool
+	var held sync.Mutex // while it is, commands stand after their first hypercall
 	w.Host.Step = func(string) {
-		if slow.Load() {
-			time.Sleep(500 * time.Millisecond)
-		}
+		held.Lock()
+		defer held.Unlock()
 	}
+	defer func() { // a script that failed in between
+		held.TryLock()
+		held.Unlock()
+	}()
 	Run(t, "page.mjs", w.URL, map[string]Ask{
 		"link": func(string) (string, error) { return w.Page.Link(), nil },
 		"vms": func(string) (string, error) {
@@ -37,9 +40,11 @@ func TestPage(t *testing.T) {
 			w.Create(t, "db1", tenant.Terms{Commands: []string{"observe"}})
 			return "", nil
 		},
-		"slow": func(string) (string, error) { slow.Store(true); return "", nil },
-		"evil": func(mode string) (string, error) { w.Host.Evil(mode); return "", nil },
-		"cut":  func(string) (string, error) { m.Cut(); return "", nil },
+		"hold":    func(string) (string, error) { held.Lock(); return "", nil },
+		"release": func(string) (string, error) { held.Unlock(); return "", nil },
+		"evil":    func(mode string) (string, error) { w.Host.Evil(mode); return "", nil },
+		"typed":   func(string) (string, error) { return m.Typed(), nil },
+		"cut":     func(string) (string, error) { m.Cut(); return "", nil },
 		"pressed": func(key string) (string, error) {
 			for range 100 {
 				if slices.Contains(m.Keys(), uint32(key[0])) {

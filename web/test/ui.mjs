@@ -34,6 +34,7 @@ await run(async ({ page, context }) => {
   assert.deepEqual(done.slice(0, 3), ['uvbond-launch', 'cont', 'query-status']);
   assert.equal(await page.locator('.drawing .refused').count(), 0, 'the receipt is not a way through the automaton');
   assert((await page.locator('.drawing .passed').count()) >= 2);
+  await page.getByText('The server says: running').waitFor();
   await seen('started');
 
   // The terminal, from the firmware on. Type, and read the answer.

@@ -20,6 +20,7 @@ type Machine struct {
 	all   []byte
 	hub   *hub.Hub
 	conns []net.Conn
+	typed []byte   // into the serial port
 	keys  []uint32 // pressed on the screen
 	fails error
 }
@@ -79,6 +80,9 @@ func (m *Machine) Print(text string) {
 
 // Write is the guest reading its serial port.
 func (m *Machine) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	m.typed = append(m.typed, p...)
+	m.mu.Unlock()
 	out := make([]byte, 0, len(p))
 	for _, b := range p {
 		switch {
@@ -103,6 +107,13 @@ func (m *Machine) Copy(p []byte, offset uint64) (n int, at, end uint64) {
 		n = copy(p, m.all[offset:])
 	}
 	return n, offset, end
+}
+
+// Typed returns what was typed into the serial port.
+func (m *Machine) Typed() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.typed)
 }
 
 // Keys returns the X11 keysyms that were pressed on the screen.
