@@ -199,7 +199,8 @@ func (t *Tx) VMs() ([]bond.VMID, error) {
 	return ids, err
 }
 
-// Bonds returns all bonds in the order of their ids. The caller wipes them.
+// Bonds returns all bonds in the order of their ids, without their seeds: thousands
+// of these at once would take hundreds of megabytes. Bond has them. The caller wipes them.
 func (t *Tx) Bonds() ([]*BondRecord, error) {
 	ids, err := t.VMs()
 	if err != nil {
@@ -214,6 +215,8 @@ func (t *Tx) Bonds() ([]*BondRecord, error) {
 			}
 			return nil, err
 		}
+		r.Spec.Seed.Wipe()
+		r.Spec.Seed = nil
 		records = append(records, r)
 	}
 	return records, nil

@@ -101,7 +101,13 @@ func TestReopenKeepsEverything(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Fatal(all, err)
 	}
-	got := all[0]
+	if all[0].Spec.Seed != nil || all[0].Bond.VM() != vm {
+		t.Error("the list of bonds has seeds, or another VM")
+	}
+	got, err := s.Bond(vm)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, b := got.Bond.Export(), r.Bond.Export()
 	if !a.Equal(b) || got.Policy != "automaton a = stop ;\n" || got.Registered == 0 {
 		t.Errorf("bond differs: %+v", got)
