@@ -92,7 +92,7 @@ func TestHostKeys(t *testing.T) {
 		if err != nil {
 			t.Fatalf("ssh-keygen: %v %s (apt-get install openssh-client)", err, out)
 		}
-		if have := strings.TrimSpace(string(out)); have != r.HostKeys[i] || have != keys[name+"_public"] {
+		if have := strings.TrimSpace(string(out)); have != r.HostKeys[i] || have+"\n" != keys[name+"_public"] {
 			t.Errorf("%s: ssh-keygen derives %q, known is %q", name, have, r.HostKeys[i])
 		}
 		if p := Fingerprint(r.HostKeys[i]); !strings.HasPrefix(p, "SHA256:") || !strings.HasSuffix(p, "("+strings.ToUpper(name)+")") {

@@ -43,7 +43,7 @@ func ReadKeys(where string, text []byte) ([]string, error) {
 		if err != nil || len(rest) > 0 {
 			return nil, fail.New(fail.Usage, hint, "%s: line %d is not a public ssh key", where, n)
 		}
-		if key.Type() == ssh.InsecureKeyAlgoDSA {
+		if key.Type() == "ssh-dss" {
 			return nil, fail.New(fail.Usage, hint, "%s: line %d is a DSA key, which sshd refuses", where, n)
 		}
 		if keys = append(keys, line); len(keys) > MaxKeys {
@@ -57,7 +57,7 @@ func ReadKeys(where string, text []byte) ([]string, error) {
 }
 
 // hostKeys makes the keys of a guest's sshd: Ed25519, and ECDSA for who may not use
-// that. private is cloud-init's ssh_keys.
+// that. private is cloud-init's ssh_keys, which it writes into files as they are.
 func hostKeys() (private map[string]string, public []string, err error) {
 	private = map[string]string{}
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
@@ -82,7 +82,7 @@ func hostKeys() (private map[string]string, public []string, err error) {
 			return nil, nil, fmt.Errorf("ssh host key: %w", err)
 		}
 		line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(pub)))
-		private[k.name+"_private"], private[k.name+"_public"] = string(pem.EncodeToMemory(block)), line
+		private[k.name+"_private"], private[k.name+"_public"] = string(pem.EncodeToMemory(block)), line+"\n"
 		bond.Wipe(block.Bytes)
 		public = append(public, line)
 	}
