@@ -72,6 +72,12 @@ e2e: build ## boot real guests through the three programs, and a sample of the a
 	$(GO) test -timeout 15m -count=1 ./test/e2e
 	$(GO) test -timeout 5m -count=1 ./test/attack
 
+.PHONY: debian
+debian: ## boot a real Debian whose cloud-init gets a sealed first boot, and use ssh, scp, rsync, git and ansible on it
+	@hack/install-deps.sh debian
+	@$(MAKE) --no-print-directory build
+	UVBOND_DEBIAN=1 $(GO) test -timeout 30m -count=1 -v -run '^TestDebian$$' ./test/e2e
+
 .PHONY: attack
 attack: ## own the management domain and try everything, see docs/attacks.md
 	@hack/install-deps.sh demo

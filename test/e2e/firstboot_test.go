@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"io/fs"
@@ -25,7 +26,11 @@ const readsSeed = `
 		dev=$(findfs LABEL=CIDATA)
 		mount -t vfat -o ro "$dev" /mnt && echo "SEED on $dev"
 		for f in user-data meta-data vendor-data network-config; do
-			echo "SEED $n $f $(base64 -w0 </mnt/$f)"
+			if [ "$(wc -c </mnt/$f)" -gt 4096 ]; then
+				echo "SEED $n sum-of-$f $(sha256sum </mnt/$f | cut -c1-64)"
+			else
+				echo "SEED $n $f $(base64 -w0 </mnt/$f)"
+			fi
 		done
 		umount /mnt
 		if [ $n = 1 ]; then
@@ -44,7 +49,9 @@ func (u *user) seedFiles(name, round string) map[string]string {
 	u.Helper()
 	files := map[string]string{}
 	for _, m := range seedLine.FindAllStringSubmatch(u.await(name, "SEED "+round+" network-config "), -1) {
-		if text, err := base64.StdEncoding.DecodeString(m[3]); err == nil && m[1] == round {
+		if strings.HasPrefix(m[2], "sum-of-") && m[1] == round {
+			files[m[2]] = m[3]
+		} else if text, err := base64.StdEncoding.DecodeString(m[3]); err == nil && m[1] == round {
 			files[m[2]] = string(text)
 		}
 	}
@@ -114,9 +121,17 @@ func TestFirstBootOnIDE(t *testing.T) {
 	if err := u.tenant.Write("id.pub", []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKjWfI0Nvvd3fPdrTV+RjkL0JNqG2em5pwpCB44CIvB4 owner@home\n")); err != nil {
 		t.Fatal(err)
 	}
-	u.create("web1", "web1.luks", "--bus", "ide", "--ssh-key", "id.pub", "--hostname", "db")
+	// As long as user data can be, beside the keys.
+	cloud := []byte("#cloud-config\n" + strings.Repeat("# as long as can be\n", 6200))
+	if err := u.tenant.Write("cloud.yaml", cloud); err != nil {
+		t.Fatal(err)
+	}
+	u.create("web1", "web1.luks", "--bus", "ide", "--user-data", "cloud.yaml", "--ssh-key", "id.pub", "--hostname", "db")
 	u.run(exitDone, "vm", "start", "web1")
 	files := u.seedFiles("web1", "1")
+	if sum := sha256.Sum256(cloud); files["sum-of-user-data"] != hex.EncodeToString(sum[:]) {
+		t.Errorf("user data of %d bytes became others", len(cloud))
+	}
 	if !contains(files["vendor-data"], "owner@home") || !contains(files["meta-data"], `"db"`) {
 		t.Errorf("the guest read %q", files)
 	}

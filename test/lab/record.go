@@ -106,8 +106,12 @@ func passOn(from, to *net.UnixConn, t *traffic) {
 			return
 		}
 		_, _ = t.Write(data[:n])
-		_, _, err = to.WriteMsgUnix(data[:n], extra[:oobn], nil)
+		// A message to a full socket may be taken in part; the descriptors went with that.
+		sent, _, err := to.WriteMsgUnix(data[:n], extra[:oobn], nil)
 		closeReceived(extra[:oobn])
+		if err == nil {
+			_, err = to.Write(data[sent:n])
+		}
 		if err != nil {
 			return
 		}

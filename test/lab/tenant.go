@@ -99,6 +99,38 @@ func (t *Tenant) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Program prepares another program as the tenant, who has a name and a home folder in
+// its /etc/passwd: ssh asks there.
+func (t *Tenant) Program(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	cmd := t.lab.command(ctx, -1, name, args...)
+	if t.lab.Separated {
+		passwd := filepath.Join(t.Home, ".passwd")
+		text := fmt.Sprintf("root:x:0:0::/root:/bin/sh\n%s:x:%d:%[2]d::%s:/bin/sh\n", t.Name, t.uid, t.Home)
+		if err := t.Write(".passwd", []byte(text)); err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(passwd, 0o644); err != nil {
+			return nil, err
+		}
+		// In a mount namespace of its own, so that this machine's file stays as it is.
+		const script = `mount --bind "$0" /etc/passwd && uid=$1 && shift && exec setpriv --reuid="$uid" --regid="$uid" --clear-groups -- "$@"`
+		wrapped := []string{"--mount", "--propagation", "private", "sh", "-c", script, passwd, fmt.Sprint(t.uid), name}
+		cmd = t.lab.command(ctx, -1, "unshare", append(wrapped, args...)...)
+	}
+	cmd.Dir = t.Home
+	cmd.Env = append(cmd.Env, "HOME="+t.Home, "UVBOND_HOME="+filepath.Join(t.Home, ".uvbond"))
+	return cmd, nil
+}
+
+// RunProgram runs another program as the tenant.
+func (t *Tenant) RunProgram(ctx context.Context, name string, args ...string) (Result, error) {
+	cmd, err := t.Program(ctx, name, args...)
+	if err != nil {
+		return Result{}, err
+	}
+	return finish(cmd, append([]string{name}, args...))
+}
+
 // Server runs a command of uvbond-server as the server's uid: what an operator types.
 func (l *Lab) Server(ctx context.Context, args ...string) (Result, error) {
 	full := append(append([]string{}, args...), "--config", filepath.Join(l.Dir, "server", "server.toml"))
