@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +60,22 @@ func (r *rig) ask(c *websocket.Conn, hello string) map[string]any {
 		r.t.Fatal(err)
 	}
 	return answer
+}
+
+// silent opens a WebSocket, says nothing, and waits to be told off.
+func (r *rig) silent(token, vm string) bool {
+	c, _, err := r.dial(token, vm) //nolint:bodyclose // the library's
+	if err != nil {
+		return false
+	}
+	go func() {
+		for {
+			if _, _, err := c.Read(context.Background()); err != nil {
+				return
+			}
+		}
+	}()
+	return true
 }
 
 func hello(vm, kind string) string {
@@ -276,16 +294,15 @@ func TestChannelRefusals(t *testing.T) {
 
 	// A client that says nothing is told so, and its place is free again.
 	r.run1(tok, vm, "start")
-	for range 3 {
-		if _, _, err := r.dial(tok, vm); err != nil { //nolint:bodyclose // the library's
-			t.Fatal(err)
-		}
+	for range 3 { // earlier ones may not have left yet
+		eventually(t, "a place", func() bool {
+			return r.silent(tok, vm)
+		})
 	}
 	handshake(tok, vm, 429, "TooMany")
 	other := r.running(bob, 2)
 	eventually(t, "places again", func() bool {
-		_, _, err := r.dial(tok, vm) //nolint:bodyclose // the library's
-		return err == nil
+		return r.silent(tok, vm)
 	})
 	if !strings.Contains(r.log.String(), "no first message came in time") {
 		t.Error("the log does not tell it")
@@ -337,4 +354,70 @@ func TestChannelsAtStop(t *testing.T) {
 	if err := <-told; websocket.CloseStatus(err) != websocket.StatusGoingAway {
 		t.Fatalf("the client was told %v", err)
 	}
+}
+
+// TestIdleChannels: 200 that nobody uses cost the server less than 64 MiB and no more
+// than two goroutines each, and every one still works.
+func TestIdleChannels(t *testing.T) {
+	const many = 200
+	cfg := newConfig(t)
+	file := filepath.Join(t.TempDir(), "server.toml")
+	text := fmt.Sprintf("listen = \"127.0.0.1:0\"\ndata_dir = %q\ngate = %q\n", cfg.DataDir, cfg.Gate)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, cfg: cfg, gate: gatetest.Start(t, cfg.Gate)}
+	cmd := r.spawn(file)
+	defer func() { cmd.Process.Kill(); cmd.Wait() }() //nolint:errcheck // it is killed
+	tok := r.token("alice")
+	vm := r.running(tok, 1)
+	_, c := r.open(tok, vm)
+	before, goroutines := residentKiB(t, cmd.Process.Pid), r.goroutines()
+	open := []net.Conn{c}
+	for len(open) <= many {
+		_, c := r.open(tok, vm)
+		open = append(open, c)
+	}
+	if grew := residentKiB(t, cmd.Process.Pid) - before; grew > 64<<10 {
+		t.Errorf("%d idle channels take %d KiB", many, grew)
+	}
+	if more := r.goroutines() - goroutines; more > 2*many+20 {
+		t.Errorf("%d idle channels have %d goroutines", many, more)
+	}
+	for i, c := range open {
+		var b [1]byte
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(i, err)
+		}
+		if _, err := io.ReadFull(c, b[:]); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+}
+
+func (r *rig) goroutines() (n int) {
+	r.t.Helper()
+	for line := range strings.Lines(r.want(r.do("", "GET", "/metrics", nil), 200, "").raw) {
+		if _, err := fmt.Sscanf(line, "go_goroutines %d", &n); err == nil {
+			return n
+		}
+	}
+	r.t.Fatal("the metrics lack go_goroutines")
+	return 0
+}
+
+// residentKiB is what a process has in memory.
+func residentKiB(t *testing.T, pid int) (n int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &n); err == nil {
+			return n
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
 }

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -111,6 +113,29 @@ func (r *rig) run() {
 		r.t.Fatalf("server did not start: %v", err)
 	}
 	r.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+}
+
+// spawn starts the server as a process of its own, so that a test can kill or measure it.
+func (r *rig) spawn(file string) *exec.Cmd {
+	r.t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{"serve", "--json", "--config", file}, "\n"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	s := bufio.NewScanner(out)
+	for s.Scan() {
+		if _, rest, ok := strings.Cut(s.Text(), `"listen": "`); ok {
+			r.base = "https://" + strings.Trim(rest, `",`)
+			return cmd
+		}
+	}
+	r.t.Fatal("the server did not start")
+	return nil
 }
 
 func (r *rig) token(tenant string) string {

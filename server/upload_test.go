@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
@@ -203,26 +202,7 @@ func TestUploadSurvivesKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, cfg: cfg}
-	spawn := func() *exec.Cmd {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{"serve", "--json", "--config", file}, "\n"))
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		s := bufio.NewScanner(out)
-		for s.Scan() {
-			if _, rest, ok := strings.Cut(s.Text(), `"listen": "`); ok {
-				r.base = "https://" + strings.Trim(rest, `",`)
-				return cmd
-			}
-		}
-		t.Fatal("the server did not start")
-		return nil
-	}
+	spawn := func() *exec.Cmd { return r.spawn(file) }
 	cmd := spawn()
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	tok := r.token("alice")

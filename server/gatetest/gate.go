@@ -65,10 +65,15 @@ type Gate struct {
 	work     sync.WaitGroup
 }
 
+// New makes a gate that listens at path after Listen.
+func New(path string) *Gate {
+	return &Gate{Path: path, handlers: map[string]Handler{}, vms: map[string]*VM{}, conns: map[*net.UnixConn]bool{}}
+}
+
 // Start serves a gate at path until the test ends.
 func Start(t testing.TB, path string) *Gate {
 	t.Helper()
-	g := &Gate{Path: path, handlers: map[string]Handler{}, vms: map[string]*VM{}, conns: map[*net.UnixConn]bool{}}
+	g := New(path)
 	if err := g.Listen(); err != nil {
 		t.Fatal(err)
 	}

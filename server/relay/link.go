@@ -18,8 +18,9 @@ import (
 	"github.com/uvbond/uvbond/server/toolstack"
 )
 
-// bufferSize of each direction of a channel, bytes.
-const bufferSize = 16 << 10
+// bufferSize of each direction of a channel, bytes: 32 KiB, and what a record of a
+// channel adds to them.
+const bufferSize = 33 << 10
 
 // Who ended a channel, for the log.
 const (

@@ -1,4 +1,4 @@
-// Command bench measures UVBond's data path against the programs that people use
+// Command bench measures UVBond's data path, and channels, against what people use
 // instead, all in one run: every peer serves its copy of the same data in memory,
 // and they take turns, so that whatever else the machine does befalls all of
 // them. It prints medians and spread, and the ratios that the project promises,
@@ -31,6 +31,7 @@ var suites = []suite{
 	{"guest", runGuest},
 	{"boot", runBoot},
 	{"memory", runMemory},
+	{"channel", runChannel},
 }
 
 // options are those of the command line.

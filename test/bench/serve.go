@@ -20,6 +20,9 @@ var servers = map[string]func([]string) error{
 	"serve-nbd":   serveNBD,
 	"serve-many":  serveMany,
 	"serve-vhost": serveVhost,
+
+	"serve-keeper":    serveKeeper,
+	"serve-websocket": serveWebSocket,
 }
 
 // open makes the enciphered device on a file, as the keeper does.

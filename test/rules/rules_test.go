@@ -98,6 +98,7 @@ func TestPurePackages(t *testing.T) {
 		"policy":    {module + "/automaton"},
 		"disk/xts":  nil,
 
+		"channel/forward":     {"github.com/hashicorp/yamux"},
 		"channel/console":     nil,
 		"channel/console/hub": {module + "/channel/console"},
 	}
