@@ -32,13 +32,12 @@ deps: web/node_modules/.package-lock.json ## install what the tests need (Debian
 	@hack/install-deps.sh all
 
 web/node_modules/.package-lock.json: web/package-lock.json
-	@node -e 'const [a, b] = process.versions.node.split("."); if (a < 20 || (a == 20 && b < 19)) { console.error("the page needs Node.js 20.19 or newer"); process.exit(1) }'
-	@cd web && npm ci --no-progress
+	@PATH=$$(hack/install-node.sh) && cd web && npm ci --no-progress
 	@touch $@
 
 .PHONY: web
 web: web/node_modules/.package-lock.json ## build the page into web/dist, which is committed
-	@cd web && npm run --silent check && npm run --silent build
+	@PATH=$$(hack/install-node.sh) && cd web && npm run --silent check && npm run --silent build
 
 .PHONY: vet
 vet:
@@ -54,14 +53,14 @@ lint: vet staticcheck ## go vet, staticcheck, and govulncheck where its data is 
 	@$(GO) run $(GOVULNCHECK) ./... || echo "govulncheck: its data could not be reached, or it found something: see above"
 
 .PHONY: unit
-unit: ## unit tests, fuzz seeds, and tests against real tools; no guest boots
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/attack)
+unit: ## unit tests, fuzz seeds, and tests against real tools
+	PATH=$$(hack/install-node.sh) $(GO) test -timeout 10m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/attack)
 
 # The packages where goroutines share memory. The parsers (automaton, disk/luks,
 # disk/xts) and the command line run on one goroutine and take minutes under the
 # detector. It needs cgo.
 RACE := ./bond ./disk ./disk/encrypt ./disk/nbd ./disk/nbdclient ./hypervisor/gate ./hypervisor/machine ./hypervisor/state ./qmp \
-	./server/... ./tenant ./tenant/client ./tenant/store ./tenant/image ./tenant/ui
+	./server/... ./tenant ./tenant/client ./tenant/store ./tenant/image ./tenant/ui ./tenant/terminal ./tenant/screen ./tenant/rfb ./channel/...
 
 .PHONY: race
 race: ## unit tests under the race detector

@@ -2,8 +2,8 @@
 # Installs the Debian packages that the demo and the tests use. Does nothing,
 # and touches no network, when they are all there.
 #
-#	hack/install-deps.sh demo|test|model|debian|all
-#	hack/install-deps.sh --list demo|test|model|debian|all    only print the packages
+#	hack/install-deps.sh demo|test|model|debian|node|all
+#	hack/install-deps.sh --list demo|test|model|debian|node|all    only print the packages
 set -eu
 
 # demo: the hypervisor's QEMU, the tenant's and the guest builder's tools.
@@ -18,6 +18,8 @@ test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-u
 model="spin gcc libc6-dev"
 # debian: what builds a Debian guest, and what is tried on it. all is without these.
 debian="debootstrap debian-archive-keyring openssh-client rsync git ansible-core"
+# node: what brings Node.js for the page's tests, see install-node.sh.
+node="nodejs npm"
 # The guest's kernels are not installed, the guest builder unpacks them; apt only
 # has to know where they are.
 known="linux-image-cloud-amd64 linux-image-amd64"
@@ -32,9 +34,10 @@ demo) wanted=$demo ;;
 test) wanted=$test ;;
 model) wanted=$model known= ;;
 debian) wanted="$demo $debian" ;;
+node) wanted=$node known= ;;
 all) wanted="$demo $test spin" ;;
 *)
-	echo "usage: $0 [--list] demo|test|model|debian|all" >&2
+	echo "usage: $0 [--list] demo|test|model|debian|node|all" >&2
 	exit 2
 	;;
 esac
