@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -13,14 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
-
 	"github.com/uvbond/uvbond/channel"
 	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/channel/console/hub"
 	"github.com/uvbond/uvbond/tenant/fakehost"
 	"github.com/uvbond/uvbond/tenant/terminal"
+	"github.com/uvbond/uvbond/tenant/terminal/ttytest"
 )
 
 // serial is a VM's console on a fake host: a ring, a hub, and a guest that echoes and
@@ -101,129 +98,10 @@ func (g *serial) waitTyped(t *testing.T, want string) {
 	t.Fatalf("the guest got %q, want %q", g.typed, want)
 }
 
-// desk is a person at a terminal with uvbond.
-type desk struct {
-	t       *testing.T
-	tty     *os.File // the terminal's other side
-	cmd     *exec.Cmd
-	before  *unix.Termios
-	stopped chan struct{} // closed: nobody reads the terminal
-
-	mu     sync.Mutex
-	screen []byte
-	at     int // what expect has passed
-	more   chan struct{}
-}
-
-func sitDown(t *testing.T, args ...string) *desk {
+// sitDown starts uvbond vm console web1 in a terminal of its own.
+func sitDown(t *testing.T, args ...string) *ttytest.Desk {
 	t.Helper()
-	d := &desk{t: t, more: make(chan struct{}, 1), cmd: exec.Command("uvbond", append([]string{"vm", "console", "web1"}, args...)...)}
-	var slave *os.File
-	var err error
-	if d.tty, slave, err = pty.Open(); err != nil {
-		t.Fatal(err)
-	}
-	if err := pty.Setsize(d.tty, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
-		t.Fatal(err)
-	}
-	d.before = d.termios()
-	d.cmd.Stdin, d.cmd.Stdout, d.cmd.Stderr = slave, slave, slave
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go d.watch()
-	t.Cleanup(func() {
-		d.cmd.Process.Kill() //nolint:errcheck // it may have ended
-		slave.Close()
-		d.tty.Close()
-	})
-	return d
-}
-
-func (d *desk) watch() {
-	buf := make([]byte, 4096)
-	for {
-		d.mu.Lock()
-		stopped := d.stopped
-		d.mu.Unlock()
-		if stopped != nil {
-			<-stopped
-		}
-		n, err := d.tty.Read(buf)
-		if err != nil {
-			return
-		}
-		d.mu.Lock()
-		d.screen = append(d.screen, buf[:n]...)
-		d.mu.Unlock()
-		select {
-		case d.more <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (d *desk) termios() *unix.Termios {
-	d.t.Helper()
-	t, err := unix.IoctlGetTermios(int(d.tty.Fd()), unix.TCGETS)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return t
-}
-
-func (d *desk) raw() bool { return d.termios().Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) == 0 }
-
-// expect waits for text behind what was expected before, and returns what stood between.
-func (d *desk) expect(text string) string {
-	d.t.Helper()
-	deadline := time.After(30 * time.Second)
-	for {
-		d.mu.Lock()
-		i := bytes.Index(d.screen[d.at:], []byte(text))
-		if i >= 0 {
-			between := string(d.screen[d.at : d.at+i])
-			d.at += i + len(text)
-			d.mu.Unlock()
-			return between
-		}
-		d.mu.Unlock()
-		select {
-		case <-d.more:
-		case <-deadline:
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			d.t.Fatalf("%q was not shown; since the last: %q", text, d.screen[d.at:])
-		}
-	}
-}
-
-func (d *desk) keys(text string) {
-	d.t.Helper()
-	if _, err := d.tty.WriteString(text); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// leaves waits for the end with an exit code, and looks whether the terminal is as before.
-func (d *desk) leaves(code int) {
-	d.t.Helper()
-	done := make(chan struct{})
-	go func() { d.cmd.Wait(); close(done) }() //nolint:errcheck // the exit code is looked at
-	select {
-	case <-done:
-	case <-time.After(30 * time.Second):
-		d.t.Fatal("uvbond does not end")
-	}
-	if have := d.cmd.ProcessState.ExitCode(); have != code {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.t.Fatalf("exit code %d, want %d; shown: %q", have, code, d.screen[d.at:])
-	}
-	if now := d.termios(); *now != *d.before {
-		d.t.Fatalf("the terminal was left as %+v, it was %+v", now, d.before)
-	}
+	return ttytest.Start(t, exec.Command("uvbond", append([]string{"vm", "console", "web1"}, args...)...))
 }
 
 func TestConsole(t *testing.T) {
@@ -231,48 +109,42 @@ func TestConsole(t *testing.T) {
 	g := newSerial(t, s)
 	g.print("SeaBIOS\r\n\x1b[6nlogin: ")
 	d := sitDown(t)
-	d.expect("--- console of web1, instance 1; ~. leaves, ~? helps ---\r\n")
-	if before := d.expect("SeaBIOS\r\nlogin: "); before != "" {
+	d.Expect("--- console of web1, instance 1; ~. leaves, ~? helps ---\r\n")
+	if before := d.Expect("SeaBIOS\r\nlogin: "); before != "" {
 		t.Errorf("shown before it: %q", before)
 	}
-	if !d.raw() {
+	if !d.Raw() {
 		t.Error("the terminal is not raw")
 	}
-	d.keys("root\r")
-	d.expect("root\r\nyou said: root\r\n$ ")
-	d.keys("\x03\x1a\x13")
+	d.Keys("root\r")
+	d.Expect("root\r\nyou said: root\r\n$ ")
+	d.Keys("\x03\x1a\x13")
 	g.waitTyped(t, "root\r\x03\x1a\x13")
 	g.print("\r\n$ ")
-	d.keys("\r~#")
-	d.expect("--- attached:\r\n    ")
-	if who := d.expect(", 80x24 (you) ---\r\n"); !strings.Contains(who, whoami()+", writing, since ") {
+	d.Keys("\r~#")
+	d.Expect("--- attached:\r\n    ")
+	if who := d.Expect(", 80x24 (you) ---\r\n"); !strings.Contains(who, whoami()+", writing, since ") {
 		t.Errorf("listed: %q", who)
 	}
-	size := func(cols, rows uint16) {
-		t.Helper()
-		if err := pty.Setsize(d.tty, &pty.Winsize{Rows: rows, Cols: cols}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	size(132, 50)
+	d.Resize(132, 50)
 	for range 100 {
-		d.keys("~#")
-		if d.expect(" (you) ---"); bytes.Contains(d.screen, []byte("132x50")) {
+		d.Keys("~#")
+		if strings.Contains(d.Expect(" (you) ---"), "132x50") {
 			break
 		}
 	}
-	d.keys("~s")
-	d.expect("you said: stty rows 50 cols 132\r\n")
-	size(0, 0)
-	d.keys("\r~s")
-	d.expect("--- this terminal does not say its size ---")
-	d.keys("~?")
-	d.expect("~.  leave")
-	d.keys("~~")
-	d.expect("~")
-	d.keys("\r~.")
-	d.expect("--- left the console of web1 ---")
-	d.leaves(0)
+	d.Keys("~s")
+	d.Expect("you said: stty rows 50 cols 132\r\n")
+	d.Resize(0, 0)
+	d.Keys("\r~s")
+	d.Expect("--- this terminal does not say its size ---")
+	d.Keys("~?")
+	d.Expect("~.  leave")
+	d.Keys("~~")
+	d.Expect("~")
+	d.Keys("\r~.")
+	d.Expect("--- left the console of web1 ---")
+	d.Leaves(0)
 }
 
 // TestConsoleReattaches: the server is gone and comes back; what was printed meanwhile is
@@ -282,41 +154,41 @@ func TestConsoleReattaches(t *testing.T) {
 	g := newSerial(t, s)
 	g.print("one ")
 	d := sitDown(t)
-	d.expect("one ")
+	d.Expect("one ")
 	s.CutChannels()
-	d.expect("--- the connection is lost (")
+	d.Expect("--- the connection is lost (")
 	g.print("two ")
-	d.expect("--- attached again ---\r\n")
-	if between := d.expect("two "); between != "" {
+	d.Expect("--- attached again ---\r\n")
+	if between := d.Expect("two "); between != "" {
 		t.Errorf("shown before it: %q", between)
 	}
-	d.keys("still\r")
-	d.expect("you said: still\r\n")
+	d.Keys("still\r")
+	d.Expect("you said: still\r\n")
 	g.hub.End(t.Context(), console.End{Why: console.InstanceEnded, Text: "the guest shut down"})
-	d.expect("--- web1: the VM's instance has ended: the guest shut down ---")
-	d.leaves(0)
+	d.Expect("--- web1: the VM's instance has ended: the guest shut down ---")
+	d.Leaves(0)
 
 	once := sitDown(t, "--no-reattach")
-	once.expect("you said: still") // the console has ended, and its output can still be read
-	once.leaves(0)
+	once.Expect("you said: still") // the console has ended, and its output can still be read
+	once.Leaves(0)
 	newSerial(t, s)
 	once = sitDown(t, "--no-reattach")
-	once.expect("console of web1")
+	once.Expect("console of web1")
 	s.CutChannels()
-	once.expect("error: the connection to \"web1\" was cut")
-	once.leaves(6)
+	once.Expect("error: the connection to \"web1\" was cut")
+	once.Leaves(6)
 }
 
 func TestConsoleCrash(t *testing.T) {
 	s, _ := bonded(t)
 	g := newSerial(t, s)
 	d := sitDown(t)
-	d.expect("console of web1")
+	d.Expect("console of web1")
 	g.print("last words")
 	g.hub.End(t.Context(), console.End{Why: console.InstanceCrashed, Text: "QEMU ended by itself: killed"})
-	d.expect("last words")
-	d.expect("error: web1: the VM's instance has crashed: QEMU ended by itself: killed")
-	d.leaves(1)
+	d.Expect("last words")
+	d.Expect("error: web1: the VM's instance has crashed: QEMU ended by itself: killed")
+	d.Leaves(1)
 }
 
 // TestConsoleTampered: whoever touches the channel is told of loudly, and nothing is tried again.
@@ -334,10 +206,10 @@ func TestConsoleTampered(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		}()
-		d.expect("@@@@@@@@\r\n")
-		d.expect("REDIRECTED OR FORGED")
-		d.expect(says)
-		d.leaves(4)
+		d.Expect("@@@@@@@@\r\n")
+		d.Expect("REDIRECTED OR FORGED")
+		d.Expect(says)
+		d.Leaves(4)
 	}
 }
 
@@ -346,38 +218,38 @@ func TestConsoleTwo(t *testing.T) {
 	s, _ := bonded(t)
 	g := newSerial(t, s)
 	a := sitDown(t)
-	a.expect("console of web1")
+	a.Expect("console of web1")
 	g.print("$ ")
-	a.expect("$ ")
+	a.Expect("$ ")
 	b := sitDown(t, "--scrollback", "none")
-	b.expect("--- attached:\r\n")
-	b.expect("waiting to write")
-	a.expect("is attached ---")
-	b.keys("x")
-	b.expect("types; ~w takes it ---")
-	b.keys("\r~w")
-	b.expect("--- you type now ---")
-	a.expect("types now; ~w takes it ---")
-	b.keys("b\r")
-	a.expect("you said: b")
-	b.expect("you said: b")
-	b.keys("~r")
-	a.expect("--- you type now ---")
+	b.Expect("--- attached:\r\n")
+	b.Expect("waiting to write")
+	a.Expect("is attached ---")
+	b.Keys("x")
+	b.Expect("types; ~w takes it ---")
+	b.Keys("\r~w")
+	b.Expect("--- you type now ---")
+	a.Expect("types now; ~w takes it ---")
+	b.Keys("b\r")
+	a.Expect("you said: b")
+	b.Expect("you said: b")
+	b.Keys("~r")
+	a.Expect("--- you type now ---")
 	c := sitDown(t, "--take", "-e", "^]")
-	c.expect("^]. leaves")
-	a.expect("types now")
-	c.keys("~.c\r")
-	c.expect("you said: ~.c")
-	c.keys("\x1d.")
-	c.leaves(0)
-	a.expect("has left ---")
+	c.Expect("^]. leaves")
+	a.Expect("types now")
+	c.Keys("~.c\r")
+	c.Expect("you said: ~.c")
+	c.Keys("\x1d.")
+	c.Leaves(0)
+	a.Expect("has left ---")
 	r := sitDown(t, "--read-only")
-	r.expect("you said: ~.c")
-	r.keys("nothing\r")
-	r.expect("--- looking on only; ~w takes it ---")
-	for _, d := range []*desk{a, b, r} {
-		d.keys("\r~.")
-		d.leaves(0)
+	r.Expect("you said: ~.c")
+	r.Keys("nothing\r")
+	r.Expect("--- looking on only; ~w takes it ---")
+	for _, d := range []*ttytest.Desk{a, b, r} {
+		d.Keys("\r~.")
+		d.Leaves(0)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -392,46 +264,35 @@ func TestConsoleSignals(t *testing.T) {
 	newSerial(t, s)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
 		d := sitDown(t)
-		d.expect("console of web1")
-		if err := d.cmd.Process.Signal(sig); err != nil {
-			t.Fatal(err)
-		}
-		d.leaves(130)
+		d.Expect("console of web1")
+		d.Signal(sig)
+		d.Leaves(130)
 	}
 	d := sitDown(t)
-	d.expect("console of web1")
-	d.cmd.Process.Signal(syscall.SIGSTOP)                                                //nolint:errcheck // what follows notices
-	if err := unix.IoctlSetTermios(int(d.tty.Fd()), unix.TCSETS, d.before); err != nil { // as a shell does
-		t.Fatal(err)
-	}
-	d.cmd.Process.Signal(syscall.SIGCONT) //nolint:errcheck // likewise
+	d.Expect("console of web1")
+	d.Signal(syscall.SIGSTOP)
+	d.Reset() // as a shell does
+	d.Signal(syscall.SIGCONT)
 	for range 500 {
-		if d.raw() {
+		if d.Raw() {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if !d.raw() {
+	if !d.Raw() {
 		t.Fatal("the terminal is not raw after the program was stopped")
 	}
-	d.keys("\r~.")
-	d.leaves(0)
+	d.Keys("\r~.")
+	d.Leaves(0)
 }
 
 // TestConsolePanic: also a fault of uvbond's own leaves the terminal as it was.
 func TestConsolePanic(t *testing.T) {
-	master, slave, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	defer slave.Close()
-	d := &desk{t: t, tty: master}
-	d.before = d.termios()
+	d, slave := ttytest.Open(t)
 	e, _ := terminal.NewEscapes("~")
 	v := newConsoleView(&app{in: slave, out: slave, err: slave}, "web1", e, consoleFlags{})
 	v.session = terminal.New(terminal.Options{Open: func(context.Context) (net.Conn, error) {
-		if !d.raw() {
+		if !d.Raw() {
 			t.Error("the terminal was not raw")
 		}
 		panic("a fault")
@@ -444,9 +305,7 @@ func TestConsolePanic(t *testing.T) {
 		}()
 		_ = v.run(t.Context())
 	}()
-	if now := d.termios(); *now != *d.before {
-		t.Errorf("the terminal was left as %+v", now)
-	}
+	d.AsBefore()
 }
 
 // TestConsoleStopped: a terminal that takes nothing while the guest floods it is shown the newest
@@ -455,22 +314,19 @@ func TestConsoleStopped(t *testing.T) {
 	s, _ := bonded(t)
 	g := newSerial(t, s)
 	d := sitDown(t)
-	d.expect("console of web1")
-	stopped := make(chan struct{})
-	d.mu.Lock()
-	d.stopped = stopped
-	d.mu.Unlock()
+	d.Expect("console of web1")
+	goOn := d.Stop()
 	for range 300 {
 		g.print(strings.Repeat("y\r\n", 10<<10))
 	}
 	g.print("the end of it")
-	d.keys("still typing")
+	d.Keys("still typing")
 	g.waitTyped(t, "still typing")
-	close(stopped)
-	d.expect("of older output are no longer kept ---")
-	d.expect("the end of it")
-	d.keys("\r~.")
-	d.leaves(0)
+	goOn()
+	d.Expect("of older output are no longer kept ---")
+	d.Expect("the end of it")
+	d.Keys("\r~.")
+	d.Leaves(0)
 }
 
 // TestConsoleDeafGuest: keys that the guest does not read are kept, and those beyond the bound are not,
@@ -481,13 +337,13 @@ func TestConsoleDeafGuest(t *testing.T) {
 	g.deaf = make(chan struct{})
 	defer close(g.deaf)
 	d := sitDown(t)
-	d.expect("console of web1")
+	d.Expect("console of web1")
 	for range 200 { // a terminal takes no more at once
-		d.keys(strings.Repeat("k", 1000))
+		d.Keys(strings.Repeat("k", 1000))
 	}
-	d.expect("--- the guest does not read its serial port: ")
-	d.keys("\r~.")
-	d.leaves(0)
+	d.Expect("--- the guest does not read its serial port: ")
+	d.Keys("\r~.")
+	d.Leaves(0)
 }
 
 // piped runs uvbond vm console with an input that is no terminal.
@@ -518,15 +374,15 @@ func TestConsolePipe(t *testing.T) {
 		t.Fatalf("exit %d, %q", code, out)
 	}
 	d := sitDown(t, "--take")
-	d.expect("you said: more")
+	d.Expect("you said: more")
 	go func() {
 		time.Sleep(500 * time.Millisecond)
-		d.keys("\r~.")
+		d.Keys("\r~.")
 	}()
 	if out, _, code = piped(t, "patience\r", "--scrollback", "none", "--wait", "300ms"); code != 0 || !strings.Contains(out, "you said: patience") {
 		t.Fatalf("exit %d, %q", code, out)
 	}
-	d.leaves(0)
+	d.Leaves(0)
 	g.hub.End(t.Context(), console.End{Why: console.InstanceEnded, Text: "powered off"})
 	if _, stderr, code = piped(t, "", "--read-only"); code != 0 || !strings.Contains(stderr, "powered off") {
 		t.Fatalf("exit %d, %q", code, stderr)
