@@ -95,7 +95,43 @@ func TestForward(t *testing.T) {
 		t.Errorf("vm forward: %v\n%s", err, notes())
 	}
 
+	u.stuck("web1")
 	u.audit("web1", "forward to port 7 opened", "forward to port 7 ended: done", "forward to port 7 ended: truncated")
+}
+
+// stuck floods the guest's echo, reads nothing of it, and then does not run at all: nobody
+// else is held up, and the guest neither.
+func (u *user) stuck(name string) {
+	u.Helper()
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		u.Fatal(err)
+	}
+	defer zero.Close()
+	cmd := u.tenant.Command(u.Context(), "vm", "connect", name, "7")
+	cmd.Stdin = zero
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		u.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		u.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 1<<20)); err != nil {
+		u.Fatal(err)
+	}
+	others := func() {
+		u.Helper()
+		if r := u.feed(strings.NewReader("beside it\n"), "vm", "connect", name, "7"); r.Code != exitDone || r.Stdout != "beside it\n" {
+			u.Errorf("beside a client that reads nothing: %s", r)
+		}
+	}
+	others()
+	_ = cmd.Process.Signal(syscall.SIGSTOP)
+	others()
+	u.ticksOn(name)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 }
 
 // forwarding starts vm forward and returns where it listens and what it said since.
