@@ -378,7 +378,7 @@ func TestIdleChannels(t *testing.T) {
 		_, c := r.open(tok, vm)
 		open = append(open, c)
 	}
-	if grew := residentKiB(t, cmd.Process.Pid) - before; grew > 64<<10 {
+	if grew := residentKiB(t, cmd.Process.Pid) - before; grew > idleMemory {
 		t.Errorf("%d idle channels take %d KiB", many, grew)
 	}
 	if more := r.goroutines() - goroutines; more > 2*many+20 {
