@@ -43,6 +43,7 @@ func listenWith(t *testing.T, x *fixture) (l net.Listener) {
 // through a real keeper, and nothing else.
 func TestForwardChannel(t *testing.T) {
 	x, o := newFixture(t), newOwner()
+	x.Options.Config.Dials = true
 	listen := func() net.Listener { return listenWith(t, x) }
 	guest := listen()
 	p := x.start(t)

@@ -195,6 +195,9 @@ func (i *instance) revive() bool {
 		return false
 	}
 	k := i.currentKeeper()
+	if k == nil {
+		return false // the instance was dismantled meanwhile, and its keeper with it
+	}
 	if err := k.AllowPeer(ctx, i.qemu.PID()); err != nil {
 		m.log.Error("keeper was not told of QEMU", "err", err)
 		_ = k.Kill()
