@@ -23,10 +23,7 @@ type DebianOptions struct {
 // debianVersion changes when the same options give another disk.
 const debianVersion = 1
 
-const (
-	debianSuite  = "bookworm"
-	debianMirror = "http://deb.debian.org/debian"
-)
+const debianSuite = "bookworm"
 
 // debianPackages are what the guest has beside the packages that every Debian needs.
 var debianPackages = []string{
@@ -93,23 +90,24 @@ func (b *builder) debootstrap(ctx context.Context, root string, packages []strin
 	if err := os.MkdirAll(debs, 0o755); err != nil {
 		return err
 	}
-	mirror := aptMirror(ctx)
-	b.logf("debootstrap of %s from %s", debianSuite, mirror)
-	return run(ctx, "debootstrap", "--variant=minbase", "--cache-dir="+debs, "--include="+strings.Join(packages, ","), debianSuite, root, mirror)
+	b.logf("debootstrap of %s", debianSuite)
+	args := []string{"--variant=minbase", "--cache-dir=" + debs, "--include=" + strings.Join(packages, ","), debianSuite, root}
+	return run(ctx, "debootstrap", append(args, aptMirror(ctx)...)...)
 }
 
-// aptMirror is where this machine's apt gets the same packages, if it does.
-func aptMirror(ctx context.Context) string {
+// aptMirror is where this machine's apt gets the same packages, or nothing: then
+// debootstrap knows a mirror itself.
+func aptMirror(ctx context.Context) []string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages").Output()
 	if err != nil {
-		return debianMirror
+		return nil
 	}
 	for line := range strings.Lines(string(out)) {
 		if f := strings.Fields(line); len(f) == 3 && f[1] == debianSuite && f[2] == "main" && strings.HasPrefix(f[0], "http") {
-			return strings.TrimSuffix(f[0], "/")
+			return []string{strings.TrimSuffix(f[0], "/")}
 		}
 	}
-	return debianMirror
+	return nil
 }
 
 // installModules puts the modules where modprobe finds them; debian-setup indexes them.
