@@ -108,7 +108,11 @@ func (v *fakeVM) Events() (<-chan qmp.Event, func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.events = append(v.events, c)
-	return c, sync.OnceFunc(func() { close(c) })
+	return c, sync.OnceFunc(func() {
+		v.mu.Lock() // whoever sends holds it
+		defer v.mu.Unlock()
+		close(c)
+	})
 }
 func (v *fakeVM) Count(u Use, e state.Entry) error {
 	v.mu.Lock()
