@@ -49,7 +49,7 @@ func TestBase(t *testing.T) {
 	}
 	u.says(exitRefused, "uvbond vm build web1", "vm", "start", "web1")
 
-	u.killedAt(qmp.BuildWrite, 256<<20, exitUnknown, func() { w.lab.StopServer(syscall.SIGKILL) }, "vm", "build", "web1")
+	u.killedAt(qmp.BuildWrite, 0, exitUnknown, func() { w.lab.StopServer(syscall.SIGKILL) }, "vm", "build", "web1")
 	if err := w.lab.StartServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -223,8 +223,8 @@ func (w *world) exchange(content []byte) {
 func (w *world) otherImages(u *user, plain string) {
 	w.Helper()
 	path := w.files("bases")[0]
-	before := w.building()
-	patch := func(at int64, b []byte) {
+	const at = baseSize - 3<<20 // in the last step, which is still to come
+	patch := func(b []byte) {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			w.Fatal(err)
@@ -237,9 +237,9 @@ func (w *world) otherImages(u *user, plain string) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		w.Fatal(err)
 	}
-	patch(int64(before.Done)+3<<20, []byte("malware"))
+	patch([]byte("malware"))
 	u.says(exitRefused, "it changed between", "vm", "build", "web1")
-	patch(int64(before.Done)+3<<20, make([]byte, 7))
+	patch(make([]byte, 7))
 	if err := os.Truncate(path, 700<<20); err != nil {
 		w.Fatal(err)
 	}

@@ -21,15 +21,24 @@ await run(async ({ page, context }) => {
   const more = await ask('another');
   assert(more.startsWith(`${url}/#once=`) && more !== link);
 
-  // Start the VM, and see the automaton go its way.
+  // Start the VM, and see the automaton go its way. That may be over before this script
+  // looks, so the page itself notes what it showed.
   await page.getByRole('main').getByRole('link', { name: 'web1' }).click();
+  await page.getByRole('button', { name: 'Start' }).waitFor();
+  await page.evaluate(() => {
+    window.shown = new Set();
+    new MutationObserver(() => {
+      if (document.body.innerText.includes('unverified until the receipt comes')) window.shown.add('unverified');
+      for (const c of document.querySelectorAll('.calls code')) window.shown.add(c.textContent.trim());
+      if (document.querySelector('.calls') && document.querySelector('.drawing .passed')) window.shown.add('a step');
+    }).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+  });
   await page.getByRole('button', { name: 'Start' }).click();
-  await page.getByText('unverified until the receipt comes').waitFor();
-  await page.locator('.calls code', { hasText: 'uvbond-launch' }).first().waitFor();
-  await page.locator('.drawing .passed').first().waitFor({ state: 'attached' });
   await shot(page, 'real-live');
   await page.getByText('Start of web1 is done; its state is running').first().waitFor(boot);
   await page.getByText(/verified by receipt [0-9a-f]{12} of start/).first().waitFor();
+  const shown = await page.evaluate(() => [...window.shown]);
+  for (const what of ['unverified', 'uvbond-launch', 'a step']) assert(shown.includes(what), `${what} was not shown live, only ${shown}`);
   const done = await page.locator('.calls-table code:not(.args)').allInnerTexts();
   assert.deepEqual(done.slice(0, 3), ['uvbond-launch', 'cont', 'query-status']);
   assert.equal(await page.locator('.drawing .refused').count(), 0, 'the receipt is not a way through the automaton');
