@@ -142,7 +142,8 @@ await run(async ({ page, context }) => {
   await tabTo(page, 'button', /Resume/); // it was paused, whatever its server kept back
   await page.keyboard.press('Enter');
   await page.getByText('Resume of web1 is done; its state is running').first().waitFor();
-  await page.keyboard.press('Enter'); // the same place is Pause now
+  await page.locator('button:focus', { hasText: 'Pause' }).waitFor(); // the same place is Pause now
+  await page.keyboard.press('Enter');
   await page.getByText('Pause of web1 is done; its state is paused').first().waitFor();
   await tabTo(page, 'button', /Reset/);
   await page.keyboard.press('Enter');
