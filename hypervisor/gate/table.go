@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/uvbond/uvbond/automaton"
+	"github.com/uvbond/uvbond/nearest"
 	"github.com/uvbond/uvbond/policy"
 	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/qmp/schema"
@@ -159,7 +160,7 @@ func lookup(command string) (*entry, *qmp.Error) {
 }
 
 func didYouMean(command string) string {
-	if near := schema.Nearest(command, passing); near != "" {
+	if near := nearest.Name(command, passing); near != "" {
 		return "; did you mean " + near + "?"
 	}
 	return ""

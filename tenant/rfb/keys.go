@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/uvbond/uvbond/nearest"
 )
 
 // Key is one key of a keyboard.
@@ -192,38 +194,11 @@ func ParseKeys(combination string) ([]Key, error) {
 	return keys, nil
 }
 
-// near returns the known name with the fewest letters changed, at most two.
+// near returns the known name that was most likely meant, or "".
 func near(name string) string {
-	best, least := "", 3
-	if len(name) > 20 {
-		return ""
-	}
+	var known []string
 	for _, s := range special {
-		for known := range strings.FieldsSeq(s.names) {
-			if d := distance(name, known); d < least && d < len(known)-1 {
-				best, least = known, d
-			}
-		}
+		known = append(known, strings.Fields(s.names)...)
 	}
-	return best
-}
-
-// distance counts the letters to insert, remove or replace to get from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
+	return nearest.Name(name, known)
 }

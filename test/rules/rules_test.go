@@ -97,6 +97,7 @@ func TestPurePackages(t *testing.T) {
 		"channel":   {module + "/bond", "github.com/flynn/noise"},
 		"policy":    {module + "/automaton"},
 		"disk/xts":  nil,
+		"nearest":   nil,
 
 		"channel/forward":     {"github.com/hashicorp/yamux"},
 		"channel/console":     nil,
