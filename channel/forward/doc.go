@@ -16,6 +16,8 @@
 // A connection that was reset, or whose reader is gone, is not one that ended: yamux
 // has no call for that, so the end that finds it out sends the stream's id, 4 bytes
 // big endian, on the stream for resets. The other end then resets its connection.
-// The id 0 is the tenant's wish to end, and the keeper's answer that all connections
-// have got what was sent to them.
+// The id 0 is the tenant's wish to end, and the keeper's answer, given once, that all
+// connections have got what was sent to them.
+//
+// yamux's pings are not used, and end the channel.
 package forward

@@ -9,10 +9,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/yamux"
 )
 
 // pair is a client, and a keeper that dials serve's listener.
@@ -304,6 +307,67 @@ func TestLimit(t *testing.T) {
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Fatal(err)
 	}
+}
+
+// TestPing: yamux would answer in a goroutine each, for as long as the client reads
+// nothing. The frame is found wherever it stands, and however it comes.
+func TestPing(t *testing.T) {
+	open := []byte{0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0}
+	ping := []byte{0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9}
+	inBody := append([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 12}, ping...) // is none
+	for _, piece := range []int{1, 5, 1000} {
+		a, b := sockets(t)
+		ended := make(chan error, 1)
+		go func() {
+			defer b.Close()
+			ended <- Serve(context.Background(), b, func(context.Context) (net.Conn, error) { return nil, errors.New("no") })
+		}()
+		defer a.Close()
+		for all := bytes.Join([][]byte{open, inBody, ping}, nil); len(all) > 0; {
+			n := min(piece, len(all))
+			if _, err := a.Write(all[:n]); err != nil {
+				t.Fatal(err)
+			}
+			all = all[n:]
+		}
+		if err := <-ended; !errors.Is(err, errPing) {
+			t.Errorf("in pieces of %d bytes: %v", piece, err)
+		}
+	}
+	var f frames
+	if err := f.follow(append(open, inBody...)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGoodbyes: a client that says goodbye without end, and reads no answer, gets one.
+func TestGoodbyes(t *testing.T) {
+	a, b := sockets(t)
+	m := newMux(b)
+	session, err := yamux.Server(m.under, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	m.session = session
+	c, err := NewClient(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.mux.session.Close()
+	if m.control, err = session.AcceptStream(); err != nil {
+		t.Fatal(err)
+	}
+	m.sending.Lock() // as long as the client takes nothing
+	before := runtime.NumGoroutine()
+	for range 1000 {
+		m.leave()
+	}
+	if n := runtime.NumGoroutine() - before; n > 10 {
+		t.Errorf("%d goroutines wait to answer", n)
+	}
+	m.sending.Unlock()
+	<-c.mux.bye
 }
 
 // broken is a channel whose read fails for a reason.

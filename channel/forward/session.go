@@ -30,6 +30,7 @@ type mux struct {
 	mu      sync.Mutex
 	streams map[uint32]*Stream
 	leaving bool // the other end wants to hear when streams is empty
+	left    bool // it was told, or is just being
 
 	bye  chan struct{} // closed when the other end's goodbye came
 	once sync.Once
@@ -56,11 +57,13 @@ func config() *yamux.Config {
 }
 
 // joiner puts the header and the body of a frame, which yamux writes one after the
-// other, into one record of the channel, and keeps the channel's first error.
+// other, into one record of the channel, refuses frames of the other end for which yamux
+// would take memory without bound, and keeps the channel's first error.
 type joiner struct {
 	net.Conn
 	leave bool   // Close ends pending calls and leaves Conn open
 	held  []byte // the header of a data frame; of yamux's sender only
+	came  frames // of yamux's receiver only
 
 	mu     sync.Mutex
 	err    error
@@ -70,6 +73,7 @@ type joiner struct {
 const (
 	frameHeader = 12 // bytes; the type is the second, the length the last four
 	frameData   = 0  // type of a frame with a body
+	framePing   = 2  // type of a frame that yamux answers
 )
 
 func (j *joiner) Write(p []byte) (int, error) {
@@ -86,7 +90,50 @@ func (j *joiner) Write(p []byte) (int, error) {
 	return max(n-frameHeader, 0), err
 }
 
-func (j *joiner) Read(p []byte) (int, error) { return j.note(j.Conn.Read(p)) }
+func (j *joiner) Read(p []byte) (int, error) {
+	n, err := j.Conn.Read(p)
+	if bad := j.came.follow(p[:n]); bad != nil {
+		n, err = 0, bad
+	}
+	return j.note(n, err)
+}
+
+// errPing: yamux answers each ping in a goroutine, which waits until the answer is
+// taken. Neither end sends any.
+var errPing = errors.New("the other end sent a ping, which nobody does here")
+
+// frames looks at the frames in a stream of bytes.
+type frames struct {
+	header [frameHeader]byte
+	have   int   // bytes of header
+	body   int64 // bytes that are still to come of a body
+}
+
+// follow takes the stream's next bytes. After an error there are none.
+func (f *frames) follow(p []byte) error {
+	for len(p) > 0 {
+		if f.body > 0 {
+			n := min(f.body, int64(len(p)))
+			f.body -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(f.header[f.have:], p)
+		f.have += n
+		p = p[n:]
+		if f.have < frameHeader {
+			return nil
+		}
+		f.have = 0
+		switch f.header[1] {
+		case frameData:
+			f.body = int64(binary.BigEndian.Uint32(f.header[8:]))
+		case framePing:
+			return errPing
+		}
+	}
+	return nil
+}
 
 func (j *joiner) note(n int, err error) (int, error) {
 	if err != nil {
@@ -134,17 +181,22 @@ func (m *mux) remove(s *Stream) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.streams, s.y.StreamID())
-	if m.leaving && len(m.streams) == 0 {
-		m.leaving = false
-		go m.sayReset(goodbye)
-	}
+	m.takeLeave()
 }
 
 // leave answers the other end's goodbye, now or when all connections have ended.
 func (m *mux) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.leaving = len(m.streams) > 0; !m.leaving {
+	m.leaving = true
+	m.takeLeave()
+}
+
+// takeLeave says goodbye when it is time, once: who does not read the answer gets no
+// second one. mu is held.
+func (m *mux) takeLeave() {
+	if m.leaving && !m.left && len(m.streams) == 0 {
+		m.left = true
 		go m.sayReset(goodbye)
 	}
 }
