@@ -79,7 +79,7 @@ func (h *Hub) detach(v *viewer, broke bool) {
 	}
 	if broke && h.writer == v {
 		s := v.session
-		h.kept = s
+		h.kept, h.until = s, time.Now().Add(writerGrace)
 		time.AfterFunc(writerGrace, func() { h.giveUp(s) })
 	}
 	if h.remove(v) {
@@ -88,11 +88,12 @@ func (h *Hub) detach(v *viewer, broke bool) {
 	}
 }
 
-// giveUp lets somebody else write than a session whose stream broke.
+// giveUp lets somebody else write than a session whose stream broke, unless it came back
+// and broke again: that has a time of its own.
 func (h *Hub) giveUp(s *session) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.kept == s {
+	if h.kept == s && !time.Now().Before(h.until) {
 		h.kept = nil
 		h.promote()
 		h.tell()

@@ -57,7 +57,8 @@ type Hub struct {
 	viewers  []*viewer // in the order in which they came
 	left     chan struct{}
 	writer   *viewer
-	kept     *session // nobody writes, because this one's writer may come back
+	kept     *session  // nobody writes, because this one's writer may come back
+	until    time.Time // of kept: then somebody else may
 	lastID   uint32
 	sessions []*session // with a viewer or without; the one that was used last is last
 	queue    []byte     // input that the guest has not got

@@ -419,6 +419,45 @@ func TestWriterComesBack(t *testing.T) {
 	}
 }
 
+// TestWriterComesBackTwice: each time that a writer's stream breaks it has the whole time to
+// attach again.
+func TestWriterComesBackTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(&memory{size: 4096})
+		var other *client
+		breaks := func() {
+			ours, theirs := net.Pipe()
+			served := make(chan error, 1)
+			go func() { served <- h.Serve(t.Context(), broken{theirs}) }()
+			go io.Copy(io.Discard, ours)
+			ours.Write(console.Append(nil, attach(1, console.Write, console.All())))
+			synctest.Wait()
+			ours.Close()
+			<-served
+			theirs.Close()
+		}
+		shown := func(when string, want console.Mode) {
+			synctest.Wait()
+			other.mu.Lock()
+			defer other.mu.Unlock()
+			if l := other.viewers; len(l) != 1 || l[0].Mode != want {
+				t.Errorf("%s: %+v", when, l)
+			}
+		}
+		breaks()
+		other = join(h, attach(2, console.Write, console.All()))
+		time.Sleep(writerGrace - time.Second)
+		breaks()
+		time.Sleep(writerGrace - time.Second) // the first break's time is over
+		shown("after the second break", console.Waiting)
+		time.Sleep(2 * time.Second)
+		shown("when nobody came back", console.Write)
+		other.leave()
+		<-other.served
+		synctest.Wait()
+	})
+}
+
 // TestContext: the keeper's end ends a viewer at once.
 func TestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
