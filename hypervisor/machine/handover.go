@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 
@@ -97,22 +98,19 @@ func (i *instance) channelsAre(n int, more bool) (before int) {
 	return before
 }
 
-// listen takes the reports of a keeper until it ends, or the daemon lets go of it.
+// listen takes the reports of a keeper until it ends, or the daemon lets go of it. There
+// are none of the keeper of an instance that was dismantled.
 func (i *instance) listen(ctx context.Context, k *keeper.Process) {
 	m := i.machine
-	ours, theirs, err := keeper.ReportSocket()
+	if !i.report() {
+		return
+	}
+	ours, err := reportsOf(ctx, k)
 	if err != nil {
+		i.reporting.Done()
 		m.log.Error("keeper cannot report what becomes of channels", "err", err)
 		return
 	}
-	err = k.Reports(ctx, theirs)
-	theirs.Close()
-	if err != nil {
-		ours.Close()
-		m.log.Error("keeper cannot report what becomes of channels", "err", err)
-		return
-	}
-	i.reporting.Add(1)
 	m.manager.work.Go(func() {
 		defer i.reporting.Done()
 		ctx, cancel := context.WithCancel(context.Background())
@@ -134,6 +132,32 @@ func (i *instance) listen(ctx context.Context, k *keeper.Process) {
 			m.record("channel", fmt.Sprintf("%d channels ended with the VM's keeper", lost), nil)
 		}
 	})
+}
+
+// reportsOf asks a keeper to report on the socket that it returns.
+func reportsOf(ctx context.Context, k *keeper.Process) (*net.UnixConn, error) {
+	ours, theirs, err := keeper.ReportSocket()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	if err := k.Reports(ctx, theirs); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return ours, nil
+}
+
+// report counts one more who takes reports. dismantle waits for all of them: none may
+// begin afterwards, which also a sync.WaitGroup does not stand.
+func (i *instance) report() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.over {
+		return false
+	}
+	i.reporting.Add(1)
+	return true
 }
 
 // channelEntries are what the audit gets of a report. What shows that somebody touched

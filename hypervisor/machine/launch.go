@@ -144,7 +144,7 @@ func (i *instance) start(ctx context.Context, spec *bond.Spec, l gate.Launch, bo
 		return err
 	}
 	os.Remove(m.ringPath())
-	if err := i.startKeeper(ctx, spec); err != nil {
+	if _, err := i.startKeeper(ctx, spec); err != nil {
 		return err
 	}
 	ls := i.launchSpec(ctx, spec, l.Taps)
@@ -223,26 +223,27 @@ func (i *instance) launchSpec(ctx context.Context, spec *bond.Spec, taps []*os.F
 	return s
 }
 
-// startKeeper starts a keeper with the volume keys of spec on i.files.
-func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
+// startKeeper starts a keeper with the volume keys of spec on i.files. It may have ended,
+// and be the instance's no more, when this returns.
+func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) (*keeper.Process, error) {
 	m := i.machine
 	dir := m.manager.keeperDir(m.id.String())
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	ring, err := keeper.CreateRing(m.ringPath(), ringBytes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer ring.Close()
 	files, give, err := i.giveConnections()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer give()
 	ns, err := i.network.dup()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer ns.Close()
 	uid := m.manager.cfg.VM.UID(i.slot)
@@ -266,16 +267,16 @@ func (i *instance) startKeeper(ctx context.Context, spec *bond.Spec) error {
 	k, err := keeper.Start(ctx, o)
 	if err != nil {
 		m.log.Error("keeper did not start", "err", err)
-		return &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: the keeper of the VM's disks did not start; the hypervisor's log has the reason"}
+		return nil, &qmp.Error{Class: qmp.ClassGeneric, Desc: "UVBond: the keeper of the VM's disks did not start; the hypervisor's log has the reason"}
 	}
 	if !i.setKeeper(k) {
 		_ = k.Kill()
 		k.Close()
 		m.removeFolders()
-		return gate.ErrNotRunning
+		return nil, gate.ErrNotRunning
 	}
 	i.listen(ctx, k)
-	return nil
+	return k, nil
 }
 
 // ciphertext returns descriptors of the instance's own for its files.

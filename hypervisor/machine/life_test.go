@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
+	"github.com/uvbond/uvbond/channel/console"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/machine/machinetest"
 	"github.com/uvbond/uvbond/hypervisor/state"
@@ -60,6 +61,43 @@ func TestLaunchAndEnds(t *testing.T) {
 	if st := b.machine().State(); st != qmp.StateCrashed {
 		t.Errorf("after a restart the crash is forgotten: %s", st)
 	}
+}
+
+// TestEndsWhileKeeperIsReplaced: QEMU may end when a new keeper has just started and
+// nobody has told it of QEMU yet.
+func TestEndsWhileKeeperIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	b := w.bonded("root")
+	b.up()
+	inst := b.machine().live()
+	qemu, keep := b.pids()
+	inst.keepers.Lock() // the daemon's own attempt waits
+	kill(t, keep)
+	eventually(t, "the end of the keeper", func() bool { return inst.currentKeeper() == nil })
+	rec, err := b.machine().store.Bond(b.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Wipe()
+	k, err := inst.startKeeper(t.Context(), &rec.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inst.dismantle(console.End{Why: console.InstanceCrashed})
+	if inst.introduce(t.Context(), k) {
+		t.Error("a keeper was introduced to an instance that is no more")
+	}
+	<-k.Done()
+	if inst.report() {
+		t.Error("reports are taken, and nobody waits for them any more")
+	}
+	inst.keepers.Unlock()
+	kill(t, qemu)
+	<-inst.ended
+	if b.recorded("restart", "keeper of the disks was started again") {
+		t.Error("the keeper is in the audit log")
+	}
+	b.up()
 }
 
 func TestDescriptorIsNew(t *testing.T) {

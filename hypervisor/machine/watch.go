@@ -191,21 +191,25 @@ func (i *instance) revive() bool {
 		return false
 	}
 	defer rec.Wipe()
-	if err := i.startKeeper(ctx, &rec.Spec); err != nil {
-		return false
-	}
-	k := i.currentKeeper()
-	if k == nil {
-		return false // the instance was dismantled meanwhile, and its keeper with it
-	}
+	k, err := i.startKeeper(ctx, &rec.Spec)
+	return err == nil && i.introduce(ctx, k)
+}
+
+// introduce tells a new keeper of QEMU, and the store of the keeper. It fails when the
+// instance was dismantled meanwhile, and the keeper with it.
+func (i *instance) introduce(ctx context.Context, k *keeper.Process) bool {
+	m := i.machine
 	if err := k.AllowPeer(ctx, i.qemu.PID()); err != nil {
+		if i.currentKeeper() != k {
+			return false
+		}
 		m.log.Error("keeper was not told of QEMU", "err", err)
 		_ = k.Kill()
 		i.dropKeeper()
 		return false
 	}
 	m.log.Warn("keeper was started again")
-	err = m.store.PutInstance(m.id, i.record(), state.Entry{Kind: "restart", Who: "hypervisor", Text: "keeper of the disks was started again"})
+	err := m.store.PutInstance(m.id, i.record(), state.Entry{Kind: "restart", Who: "hypervisor", Text: "keeper of the disks was started again"})
 	if err != nil {
 		m.log.Error("new keeper was not recorded", "err", err)
 	}
