@@ -32,6 +32,7 @@ export default defineConfig({
   base: './',
   build: {
     target: 'es2022',
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'], // the first that know light-dark()
     outDir: process.env.UVBOND_DIST ?? 'dist',
     emptyOutDir: true,
     modulePreload: { polyfill: false }, // it would be an inline script

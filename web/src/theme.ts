@@ -17,9 +17,3 @@ export function applyTheme(chosen: Theme = theme()): void {
     document.documentElement.dataset.theme = chosen;
   }
 }
-
-/** isDark tells what is shown now. */
-export function isDark(): boolean {
-  const chosen = theme();
-  return chosen === 'system' ? matchMedia('(prefers-color-scheme: dark)').matches : chosen === 'dark';
-}
