@@ -161,3 +161,19 @@ func TestTerminalEnds(t *testing.T) {
 	for x.next() {
 	}
 }
+
+// TestTerminalLeft: a page that goes away while the guest floods it leaves nothing open.
+func TestTerminalLeft(t *testing.T) {
+	m, b := withMachine(t)
+	m.Print(strings.Repeat(strings.Repeat("x", 1023)+"\n", 1024))
+	for range 40 { // more than may be open at once
+		x := openTerminal(t, b)
+		x.slow = true
+		for x.output.Len() < 256<<10 {
+			if !x.next() {
+				t.Fatalf("the terminal ended: %q", x.events)
+			}
+		}
+		x.c.CloseNow()
+	}
+}
