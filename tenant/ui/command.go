@@ -92,7 +92,8 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, _ *session) {
 		refuse(w, http.StatusBadRequest, "there is no such command on this page", "")
 		return
 	}
-	if _, err := s.owner.Store.VM(name); err != nil {
+	vm, err := s.owner.Store.VM(name)
+	if err != nil {
 		s.failed(w, err)
 		return
 	}
@@ -104,7 +105,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, _ *session) {
 	s.work.Go(func() {
 		defer close(events)
 		defer s.runs.end(name)
-		defer s.claims.forget()
+		defer s.claims.forget(vm.Host)
 		s.run(name, in.Command, events)
 	})
 	w.Header().Set("Content-Type", "application/x-ndjson")

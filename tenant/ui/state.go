@@ -1,16 +1,13 @@
 package ui
 
 import (
-	"context"
 	"encoding/hex"
 	"net/http"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant"
-	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/store"
 )
 
@@ -33,6 +30,8 @@ type vmState struct {
 	Screen   bool   `json:"screen"`
 	Claim    *claim `json:"claim,omitempty"`
 	Problem  string `json:"problem,omitempty"` // its state here is damaged
+
+	id string
 }
 
 // grantState is somebody else's VM.
@@ -41,13 +40,6 @@ type grantState struct {
 	Host  string `json:"host"`
 	State string `json:"state,omitempty"`
 	At    int64  `json:"at,omitempty"`
-}
-
-// claim is what a server says of a VM. Nothing vouches for it.
-type claim struct {
-	State string `json:"state,omitempty"`
-	Error string `json:"error,omitempty"` // it could not be asked
-	At    int64  `json:"at"`
 }
 
 // state is everything that the list shows.
@@ -78,13 +70,13 @@ func (s *Server) vmState(name string) vmState {
 	v := vmState{
 		Name: name, Host: vm.Host, Phase: vm.Phase, State: vm.State, At: vm.StateTime, Instance: vm.Instance,
 		Ended: len(vm.Descriptor) == 0 || tenant.Ended(vm.State), Running: s.runs.of(name),
-		Memory: vm.Spec.Memory, CPUs: vm.Spec.CPUs, Screen: vm.Spec.Screen,
+		Memory: vm.Spec.Memory, CPUs: vm.Spec.CPUs, Screen: vm.Spec.Screen, id: vm.ID,
 	}
 	if vm.StateTime != 0 {
 		found := s.since.of(s.owner, vm)
 		v.Since, v.Receipt, v.Command = found.since, found.receipt, found.command
 	}
-	v.Claim = s.claims.of(vm)
+	v.Claim = s.claims.of(v)
 	return v
 }
 
@@ -154,82 +146,6 @@ func (e *sinceEntry) find(vm *store.VM, list []tenant.Stored) {
 		default:
 			e.since = o.HostTime
 		}
-	}
-}
-
-// claimAge is how old a claim may be before the servers are asked again.
-const claimAge = 10 * time.Second
-
-// claims are what the servers said last, asked for in the background: a server that
-// hangs does not hold the page up.
-type claims struct {
-	mu     sync.Mutex
-	asked  time.Time
-	asking bool
-	by     map[string]claim // host, or host/id
-}
-
-func (c *claims) of(vm *store.VM) *claim {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, key := range []string{vm.Host + "/" + vm.ID, vm.Host} {
-		if one, ok := c.by[key]; ok {
-			return &one
-		}
-	}
-	return nil
-}
-
-// forget has the servers asked again at the next look.
-func (c *claims) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.asked = time.Time{}
-}
-
-func (s *Server) refreshClaims(list []vmState) {
-	c := &s.claims
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := s.opts.Now()
-	if c.asking || len(list) == 0 || s.ctx.Err() != nil || now.Sub(c.asked) < claimAge {
-		return
-	}
-	hosts := map[string]bool{}
-	for _, v := range list {
-		if v.Host != "" {
-			hosts[v.Host] = true
-		}
-	}
-	c.asking = true
-	s.work.Go(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
-		defer cancel()
-		by := map[string]claim{}
-		for h := range hosts {
-			s.ask(ctx, h, by)
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.by, c.asked, c.asking = by, s.opts.Now(), false
-	})
-}
-
-func (s *Server) ask(ctx context.Context, host string, by map[string]claim) {
-	at := s.opts.Now().Unix()
-	conn, err := s.owner.Connect(ctx, host)
-	if err != nil {
-		by[host] = claim{Error: err.Error(), At: at}
-		return
-	}
-	list, err := conn.VMs(ctx)
-	if err != nil {
-		by[host] = claim{Error: err.Error(), At: at}
-		return
-	}
-	by[host] = claim{State: "not there", At: at}
-	for _, vm := range list {
-		by[host+"/"+vm.ID] = claim{State: client.Printable(vm.State), At: at}
 	}
 }
 

@@ -108,6 +108,56 @@ func TestCourse(t *testing.T) {
 	}
 }
 
+// TestClaims: what the server said before a command is not shown beside its receipt, and
+// it is asked again at once.
+func TestClaims(t *testing.T) {
+	clock := time.Now()
+	w := uitest.New(t, func(o *ui.Options) { o.Now = func() time.Time { return clock } }) // no claim grows old
+	w.Pin(t)
+	w.Create(t, "web1", termsOf("observe"))
+	b := login(t, w)
+	look := func() (state, claim string) {
+		var out struct {
+			VMs []struct {
+				State string
+				Claim *struct{ State string }
+			}
+		}
+		if err := json.Unmarshal([]byte(b.do("GET", "/api/state", "").body), &out); err != nil || len(out.VMs) != 1 {
+			t.Fatal(out, err)
+		}
+		if c := out.VMs[0].Claim; c != nil {
+			claim = c.State
+		}
+		return out.VMs[0].State, claim
+	}
+	until := func(want string) {
+		t.Helper()
+		for {
+			state, claim := look()
+			if claim == want {
+				return
+			}
+			if claim != "" {
+				t.Fatalf("beside %q stands the claim %q", state, claim)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	until("stopped")
+	b.run("start")
+	until("running")
+	b.run("pause")
+	until("paused")
+	w.Create(t, "new", termsOf("observe")) // there is nothing to wait for either
+	for {
+		if r := b.do("GET", "/api/state", ""); strings.Count(r.body, `"claim"`) == 2 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // TestUnverified: without a receipt that opens nothing is shown as known, whatever the
 // server says.
 func TestUnverified(t *testing.T) {

@@ -47,9 +47,9 @@ export function Verified({ vm, now }: { vm: VM; now: number }) {
 /** Unverified is what the server says: never shown without saying so. */
 export function Unverified({ vm, now }: { vm: VM; now: number }) {
   const { claim } = vm;
-  if (!claim) return <span class="claim">the server was not asked yet</span>;
-  // What it said before the last receipt is no contradiction.
-  const odd = !claim.error && vm.state !== undefined && claim.state !== vm.state && claim.at > (vm.at ?? 0) && !vm.running;
+  // Also after a command: what was said before its receipt is not shown any more.
+  if (!claim) return <span class="claim">The server is being asked…</span>;
+  const odd = !claim.error && vm.state !== undefined && claim.state !== vm.state && !vm.running;
   return (
     <span class={`claim ${odd || claim.error ? 'odd' : ''}`}>
       <Question />
