@@ -44,6 +44,7 @@ func TestPage(t *testing.T) {
 		"release": func(string) (string, error) { held.Unlock(); return "", nil },
 		"evil":    func(mode string) (string, error) { w.Host.Evil(mode); return "", nil },
 		"typed":   func(string) (string, error) { return m.Typed(), nil },
+		"print":   func(text string) (string, error) { m.Print(text); return "", nil },
 		"cut":     func(string) (string, error) { m.Cut(); return "", nil },
 		"pressed": func(key string) (string, error) {
 			for range 100 {

@@ -81,6 +81,26 @@ await run(async ({ page, context }) => {
   await rows.getByText('ECHO HELLO ?GL').waitFor(); // and the page's own keys did nothing
   assert.equal(await ask('typed'), 'echo hello ?gl\r', 'old questions were answered');
   await seen('terminal');
+  // A clipboard's control characters are not typed, also not those that end a bracketed
+  // paste; a link that the guest prints leads nowhere.
+  await ask('print', '\x1b[?2004hready \x1b]8;;http://192.0.2.1/?seen\x1b\\here\x1b]8;;\x1b\\\r\n');
+  await rows.getByText('ready here').waitFor();
+  await page.locator('.xterm-helper-textarea').evaluate((e) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData('text/plain', 'a\x1b[201~b\x03\x9bc\td');
+    e.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+  });
+  await rows.getByText('A[201~BC').waitFor();
+  assert.equal(await ask('typed'), 'echo hello ?gl\r\x1b[200~a[201~bc\td\x1b[201~');
+  let dialogs = 0;
+  page.on('dialog', (d) => void (dialogs++, d.dismiss()));
+  const link8 = await rows.getByText('ready here').boundingBox();
+  await page.mouse.move(link8.x + 70, link8.y + 5);
+  await page.mouse.move(link8.x + 72, link8.y + 6);
+  await page.mouse.down();
+  await page.mouse.up();
+  await page.getByText('Links of the guest are not opened here: http://192.0.2.1/?seen').waitFor();
+  assert.equal(dialogs, 0);
   await ask('cut');
   await page.getByText('attached, sealed end to end').waitFor();
   await page.keyboard.type('again');

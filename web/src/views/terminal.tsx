@@ -30,6 +30,10 @@ type Status = { at: 'connecting' | 'attached' | 'reattaching' | 'gone'; why?: st
 // A paste is sent in pieces that the server takes.
 const piece = 4096;
 
+// What a web site put on the clipboard is text, and stays text: with control characters
+// it could end a bracketed paste and have the rest executed.
+const pasted = (text: string): string => text.replace(/[^\P{Cc}\t\r\n]/gu, '');
+
 export function TerminalView({ vm }: { vm: VM }) {
   const box = useRef<HTMLDivElement>(null);
   const button = useRef<HTMLButtonElement>(null);
@@ -48,6 +52,8 @@ export function TerminalView({ vm }: { vm: VM }) {
     const term = new Terminal({
       cursorBlink: true, fontSize: 14, scrollback: 10_000, screenReaderMode: reader, convertEol: false,
       fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
+      // Not even when asked: an address that the guest made up would learn who looks.
+      linkHandler: { activate: (_, address) => setNote(`Links of the guest are not opened here: ${address.slice(0, 200)}`) },
       theme: { background: '#10151c', foreground: '#dde3ea', cursor: '#5ad1c4', selectionBackground: '#35506b' },
     });
     const fit = new FitAddon();
@@ -119,10 +125,18 @@ export function TerminalView({ vm }: { vm: VM }) {
       setStatus((was) => (was.at === 'gone' ? was : { at: 'gone', why: e.reason || 'the connection ended' }));
       announce('The terminal has ended');
     };
+    const paste = (e: ClipboardEvent) => {
+      e.preventDefault();
+      e.stopPropagation();
+      term.paste(pasted(e.clipboardData?.getData('text/plain') ?? ''));
+    };
+    const around = box.current;
+    around.addEventListener('paste', paste, { capture: true });
     const resized = new ResizeObserver(() => fit.fit());
     resized.observe(box.current);
     term.focus();
     return () => {
+      around.removeEventListener('paste', paste, { capture: true });
       resized.disconnect();
       s.onclose = null;
       s.close();
