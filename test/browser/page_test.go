@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func TestPage(t *testing.T) {
 	w := uitest.New(t, func(o *ui.Options) {
 		o.Dial = m.Dial
 		o.Doctor = func(context.Context) []ui.Finding {
-			return []ui.Finding{{What: "state folder", State: "ok", Text: "/home/alice/.config/uvbond"}, {What: "hosts", State: "warning", Text: "none is pinned", Mend: "uvbond host add NAME https://SERVER:8443"}}
+			return []ui.Finding{{What: "state folder", State: "ok", Text: "/home/alice/.config/uvbond"}, {What: "hosts", State: "warning", Text: "none is pinned", Mend: "uvbond host add NAME https://SERVER:8443 --fingerprint SHA256:" + strings.Repeat("ABCD", 12)}}
 		}
 	})
 	var held sync.Mutex // while it is, commands stand after their first hypercall
@@ -55,6 +56,7 @@ func TestPage(t *testing.T) {
 			}
 			return "", fmt.Errorf("the screen got the keys %v", m.Keys())
 		},
+		"keys": func(string) (string, error) { return fmt.Sprint(m.Keys()), nil },
 		"tried": func(what string) (string, error) {
 			w.Host.Tried(what, "never allowed: the screen belongs to the owner")
 			return "", nil

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Failure } from './api';
+import { announce } from './announce';
 
 /** usePoll asks again and again, and keeps the last answer beside the last failure. */
 export function usePoll<T>(ask: () => Promise<T>, every: number, deps: readonly unknown[] = []): { data?: T; failure?: Failure; again: () => void } {
@@ -43,10 +44,11 @@ export function useNow(every = 5000): number {
   return now;
 }
 
-/** useTitle names the document, and moves the reading position to the new page's heading. */
+/** useTitle names the document, and says the name to who cannot see that another view is shown. */
 export function useTitle(title: string): void {
   useEffect(() => {
-    document.title = title ? `${title} · UVBond` : 'UVBond';
+    document.title = `${title} · UVBond`;
+    announce(title);
   }, [title]);
 }
 

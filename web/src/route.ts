@@ -13,9 +13,18 @@ export interface Route {
 export function parse(hash: string): Route {
   const [, page, vm, view] = hash.replace(/^#/, '').split('/');
   if (page === 'vms' && vm) {
-    return { page: 'vm', vm: decodeURIComponent(vm), view: views.find((v) => v === view) ?? 'overview' };
+    return { page: 'vm', vm: plain(vm), view: views.find((v) => v === view) ?? 'overview' };
   }
   return { page: page === 'guide' ? 'guide' : 'list', vm: '', view: 'overview' };
+}
+
+// plain decodes a name. Whoever made the link may have made it badly.
+function plain(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
 }
 
 export const toVM = (vm: string, view: View = 'overview'): string =>

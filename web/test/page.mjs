@@ -37,7 +37,7 @@ await run(async ({ page, context }) => {
   await page.locator('.drawing .passed').first().waitFor({ state: 'attached' }); // a straight line has no width
   await seen('live');
   await other.goto(`${url}/#/vms/web1`);
-  await other.getByText('start is running, begun in another tab').waitFor();
+  await other.getByText('start is running, begun elsewhere').waitFor();
   await ask('release');
   await page.getByText('Start of web1 is done; its state is running').first().waitFor();
   await page.getByText(/verified by receipt [0-9a-f]{12}/).first().waitFor();
@@ -125,24 +125,42 @@ await run(async ({ page, context }) => {
   await ask('pressed', 'a');
   await seen('screen');
 
-  // Dark, and narrow.
+  // Only look: also on a connection that is made later.
+  await page.getByLabel('only look').check();
+  await ask('cut');
+  await page.getByRole('button', { name: 'Connect again' }).click();
+  await page.getByText('connected, sealed end to end').waitFor();
+  await page.locator('.screen canvas').click();
+  await page.keyboard.press('b');
+  await page.getByLabel('only look').uncheck();
+  await page.locator('.screen canvas').click();
+  await page.keyboard.press('c');
+  await ask('pressed', 'c');
+  assert.equal(await ask('keys'), '[97 99]', 'a, then c');
+
+  // A link that somebody made badly shows that there is no such machine.
+  await page.goto(`${url}/#/vms/%`);
+  await page.getByText('There is no machine %').waitFor();
+
+  // Every view dark, then narrow.
+  const views = { '': 'Registration', '/timeline': 'The chain is whole', '/terminal': 'attached, sealed end to end', '/screen': 'connected, sealed end to end', '/access': 'Whom you delegated to' };
+  const everyView = async (look) => {
+    const pages = [['#/', 'Machines', 'list'], ['#/guide', 'none is pinned', 'guide']];
+    for (const [view, text] of Object.entries(views)) pages.push([`#/vms/web1${view}`, text, view.slice(1) || 'overview']);
+    for (const [address, text, name] of pages) {
+      await page.goto(`${url}/${address}`);
+      await page.getByText(text).first().waitFor();
+      await seen(`${name}-${look}`);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert(wide <= 0, `${name} is ${wide} pixels too wide`);
+    }
+  };
   await page.getByRole('radio', { name: 'dark' }).check({ force: true });
-  for (const [view, name] of [['', 'overview'], ['/timeline', 'timeline'], ['/access', 'access']]) {
-    await page.goto(`${url}/#/vms/web1${view}`);
-    await page.waitForTimeout(300);
-    await seen(`${name}-dark`);
-  }
-  await page.goto(`${url}/#/guide`);
-  await page.getByText('none is pinned').waitFor();
-  await seen('guide-dark');
+  await everyView('dark');
   await page.setViewportSize({ width: 390, height: 800 });
-  for (const [view, name] of [['', 'overview'], ['/timeline', 'timeline'], ['/access', 'access']]) {
-    await page.goto(`${url}/#/vms/web1${view}`);
-    await page.waitForTimeout(300);
-    await seen(`${name}-narrow`);
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert(wide <= 0, `${name} is ${wide} pixels too wide for a telephone`);
-  }
+  await everyView('narrow-dark');
+  await page.getByRole('radio', { name: 'light' }).check({ force: true });
+  await everyView('narrow');
   await page.setViewportSize({ width: 1280, height: 860 });
   await page.getByRole('radio', { name: 'Auto' }).check({ force: true });
   await page.emulateMedia({ colorScheme: 'dark' });

@@ -89,7 +89,7 @@ export function OverviewView({ vm, again, course, setCourse }: Props) {
             );
           })}
         </div>
-        {vm.running && !busy && <p class="busy-line">{vm.running} is running, begun in another tab…</p>}
+        {vm.running && !busy && <p class="busy-line">{vm.running} is running, begun elsewhere…</p>}
       </section>
       {failure && <Notice kind="bad" title={failure.message} text={failure.hint} />}
       {course && <CourseView vm={vm} course={course} />}

@@ -2,6 +2,7 @@ import RFB from '@novnc/novnc';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { type VM, open } from '../api';
 import { announce } from '../announce';
+import { useLatest } from '../hooks';
 import { isLeaveKey, leaveKey } from '../keys';
 import { Notice } from '../parts/bits';
 
@@ -14,6 +15,7 @@ export function ScreenView({ vm }: { vm: VM }) {
   const [status, setStatus] = useState<Status>({ at: 'connecting' });
   const [turn, setTurn] = useState(0);
   const [look, setLook] = useState(false);
+  const looking = useLatest(look);
 
   useEffect(() => {
     if (vm.ended || !vm.screen || !box.current) return;
@@ -25,14 +27,16 @@ export function ScreenView({ vm }: { vm: VM }) {
     rfb.current = r;
     r.scaleViewport = true;
     r.focusOnClick = true;
+    r.viewOnly = looking.current;
     r.background = 'transparent';
     r.addEventListener('connect', () => {
       setStatus({ at: 'connected' });
       announce(`The screen of ${vm.name} is shown`);
     });
     r.addEventListener('disconnect', () => {
+      if (rfb.current !== r) return; // it was left
       // The socket's reason comes with an event of its own.
-      setTimeout(() => setStatus({ at: 'gone', why: why || 'the connection ended' }), 50);
+      setTimeout(() => rfb.current === r && setStatus({ at: 'gone', why: why || 'the connection ended' }), 50);
       announce('The screen is gone');
     });
     return () => {
@@ -46,7 +50,7 @@ export function ScreenView({ vm }: { vm: VM }) {
   }, [vm.name, vm.ended, turn]);
   useEffect(() => {
     if (rfb.current) rfb.current.viewOnly = look;
-  }, [look, turn]);
+  }, [look]);
 
   const keys = (e: KeyboardEvent) => {
     if (!isLeaveKey(e)) return;
