@@ -80,7 +80,9 @@ func (c *Client) Dial(ctx context.Context) (*Stream, error) {
 		return nil, net.ErrClosed
 	}
 	s := newStream(y, c.mux)
-	c.mux.add(s)
+	if _, err := c.mux.add(s); err != nil {
+		return nil, err // never: yamux counts up
+	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, s.Reset)

@@ -340,6 +340,35 @@ func TestPing(t *testing.T) {
 	}
 }
 
+// TestReusedNumber: a client that resets a connection while it is dialled for, and opens
+// another under its number, would have any number of dials under way.
+func TestReusedNumber(t *testing.T) {
+	a, b := sockets(t)
+	defer a.Close()
+	ended, dialled := make(chan error, 1), make(chan struct{}, 2)
+	go func() {
+		defer b.Close()
+		ended <- Serve(context.Background(), b, func(ctx context.Context) (net.Conn, error) {
+			dialled <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+	}()
+	open := func(id byte) []byte { return []byte{0, 1, 0, 1, 0, 0, 0, id, 0, 0, 0, 0} }
+	reset := []byte{0, 1, 0, 8, 0, 0, 0, 3, 0, 0, 0, 0}
+	a.Write(append(open(1), open(3)...)) //nolint:errcheck // the dial does not come then
+	<-dialled
+	a.Write(append(reset, open(3)...)) //nolint:errcheck // Serve's end tells
+	select {
+	case err := <-ended:
+		if !errors.Is(err, errReused) {
+			t.Error(err)
+		}
+	case <-dialled:
+		t.Error("one number is dialled for twice")
+	}
+}
+
 // TestGoodbyes: a client that says goodbye without end, and reads no answer, gets one.
 func TestGoodbyes(t *testing.T) {
 	a, b := sockets(t)

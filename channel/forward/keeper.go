@@ -56,7 +56,9 @@ func Serve(ctx context.Context, channel net.Conn, dial Dialer) error {
 			return m.served(ctx, err)
 		}
 		s := newStream(y, m)
-		switch n := m.add(s); {
+		switch n, err := m.add(s); {
+		case err != nil:
+			return err
 		case n > 2*MaxStreams || session.NumStreams() > 4*MaxStreams:
 			return fmt.Errorf("the client keeps opening connections over the limit of %d", MaxStreams)
 		case n > MaxStreams:

@@ -170,11 +170,20 @@ func (m *mux) why(err error) error {
 	return err
 }
 
-func (m *mux) add(s *Stream) int {
+// errReused: yamux forgets a stream that is reset at once, while its connection is still
+// being made or broken off; so counts by id would miss those of a client that takes one again.
+var errReused = errors.New("the other end uses the number of a connection again that is still there")
+
+// add counts a stream in and returns how many there are.
+func (m *mux) add(s *Stream) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.streams[s.y.StreamID()] = s
-	return len(m.streams)
+	id := s.y.StreamID()
+	if m.streams[id] != nil {
+		return 0, errReused
+	}
+	m.streams[id] = s
+	return len(m.streams), nil
 }
 
 func (m *mux) remove(s *Stream) {
