@@ -206,14 +206,34 @@ func (q *handed) close() {
 	}
 }
 
-// serve is the life of one channel.
+// carrier is a channel's connection, and tells when it is closed.
+type carrier struct {
+	*net.UnixConn
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Close closes the connection; closing again does nothing.
+func (c *carrier) Close() (err error) {
+	c.once.Do(func() {
+		err = c.UnixConn.Close()
+		close(c.closed)
+	})
+	return err
+}
+
+// serve is the life of one channel. The channel closes the connection when it has said
+// why it ended, which takes a while where nobody reads: until then it has its place.
 func (c *channels) serve(q *handed, p channel.Params) {
-	defer c.left()
+	raw := &carrier{UnixConn: q.raw, closed: make(chan struct{})}
+	defer func() {
+		<-raw.closed
+		c.left()
+	}()
 	if q.screen != nil {
 		defer q.screen.Close()
 	}
-	// The channel closes raw, when it has said why it ended.
-	conn, err := channel.Accept(c.ctx, q.raw, p)
+	conn, err := channel.Accept(c.ctx, raw, p)
 	p.Key.Wipe()
 	bond.Wipe(p.Descriptor)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -483,4 +484,48 @@ func FuzzReport(f *testing.F) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+// TestChannelHasItsPlace: a channel that has ended and cannot say so yet, because nobody
+// reads, still has a descriptor and still counts.
+func TestChannelHasItsPlace(t *testing.T) {
+	o := newOwner()
+	c := &channels{reports: newReporter(), settled: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	c.ctx, c.cancel = context.WithCancel(t.Context())
+	defer c.cancel()
+	c.vm = o.params(t, channel.KindConsole, 0).VM
+	c.kinds = map[string]handler{channel.KindConsole: func(_ context.Context, conn *channel.Conn, _ *handed) error {
+		conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		for {
+			if _, err := conn.Write(make([]byte, 32<<10)); err != nil {
+				return nil
+			}
+		}
+	}}
+	raw, f := streamPair(t)
+	w := &wireChannel{Kind: channel.KindConsole, Key: o.key.Bytes(), Descriptor: o.descriptor[:], Nonce: o.nonce[:]}
+	if err := c.take(w, []*os.File{f}); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	conn, err := channel.Open(t.Context(), raw, o.params(t, channel.KindConsole, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	reported := func() int {
+		c.reports.mu.Lock()
+		defer c.reports.mu.Unlock()
+		return len(c.reports.waiting)
+	}
+	for reported() < 2 { // opened, ended
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n := c.count(); n != 1 {
+		t.Errorf("%d channels are counted, and the connection is open", n)
+	}
+	raw.Close()
+	c.end("the test")
+	<-c.settled
 }
