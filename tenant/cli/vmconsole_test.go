@@ -418,6 +418,9 @@ func TestAnswerFilter(t *testing.T) {
 		"\x1b[31mred\x1b[0m": "\x1b[31mred\x1b[0m", "\x1b[2J\x1b[1;1H": "\x1b[2J\x1b[1;1H", "\x1b]0;title\x07": "\x1b]0;title\x07",
 		"\x1b]11;?\x07x": "x", "\x1bP$qm\x1b\\x": "x", "\x1b[?2004h": "\x1b[?2004h", "\x1b[?2026$p": "", "\x1b[>q": "", "\x1b[18t": "",
 		"\x1b(Bx": "\x1b(Bx", "\x1b]0;" + strings.Repeat("x", 400): "\x1b]0;" + strings.Repeat("x", 400), "ü": "ü",
+		"\x1b\x1b[cx": "x", "\x1b[\x1b[cx": "x", "\x1b]0;t\x1b[cx": "x", "\x1b[1\x18\x1b[6nx": "x", "\x1b[\x05m": "\x1b[m", "\x1b]0;t\x1b\x05\\x": "\x1b\\x",
+		"\x1b[" + strings.Repeat("0", 400) + "cx": "x", "\x1b]4;" + strings.Repeat("0;red;", 100) + "1;?\x07x": "x",
+		"\u009bcx": "cx", "\x1b[1\u009b5nx": "x", "\xc2\x1b[c\x9b": "\x9b", "\u00a0": "\u00a0", "\x1b[?1;1;0Sx": "x", "\x1b[1;1;1;1;1;1*yx": "x",
 	} {
 		whole, parts := &answerFilter{}, &answerFilter{}
 		got := string(whole.filter([]byte(in)))
