@@ -41,7 +41,7 @@ func (a *app) consoleSink(raw bool) tenant.ConsoleSink {
 	}
 	var instance uint64
 	out := a.out
-	if a.colour && !raw {
+	if a.shown && !raw {
 		out = &plainWriter{w: a.out}
 	}
 	return func(n uint64, data []byte, lost uint64) error {

@@ -42,6 +42,7 @@ type app struct {
 	out, err io.Writer
 	json     bool
 	started  bool // arguments were accepted: errors are no longer usage errors
+	shown    bool // out is a terminal: what a guest prints may do things there
 	colour   bool // of out
 	live     bool // err is a terminal: progress bars make sense
 	silent   bool // when interrupted: ssh ends its ProxyCommand so
@@ -49,7 +50,8 @@ type app struct {
 
 func run(ctx context.Context, args []string, in, out, errOut *os.File) fail.Code {
 	a := &app{in: in, out: out, err: errOut}
-	a.colour = term.IsTerminal(int(out.Fd())) && os.Getenv("NO_COLOR") == ""
+	a.shown = term.IsTerminal(int(out.Fd()))
+	a.colour = a.shown && os.Getenv("NO_COLOR") == ""
 	a.live = term.IsTerminal(int(errOut.Fd()))
 	root := a.root()
 	root.SetArgs(args)

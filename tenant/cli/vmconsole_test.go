@@ -394,6 +394,22 @@ func TestConsolePipe(t *testing.T) {
 	}
 }
 
+// TestGuestAndTerminal: what a guest prints does not depend on whether colours are wanted, or
+// on where standard input comes from.
+func TestGuestAndTerminal(t *testing.T) {
+	s, _ := bonded(t)
+	newSerial(t, s).print("\x1b[1mold\x1b[6n$ ")
+	d := ttytest.Start(t, exec.Command("sh", "-c", "NO_COLOR=1 uvbond vm console web1 --wait 300ms < /dev/null"))
+	d.Expect("\x1b[1mold$ " + calm)
+	d.Leaves(0)
+	d = ttytest.Start(t, exec.Command("sh", "-c", "NO_COLOR=1 uvbond vm log web1"))
+	d.Expect("red text")
+	d.Leaves(0)
+	if text := d.Shown(); strings.Contains(text, "\x1b") {
+		t.Fatalf("the log came with control sequences: %q", text)
+	}
+}
+
 // TestConsoleStart: there is no console without an instance, and --start makes one.
 func TestConsoleStart(t *testing.T) {
 	s, _ := bonded(t)

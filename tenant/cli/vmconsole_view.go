@@ -93,7 +93,7 @@ const calm = "\x1b[0m\x1b[?25h\x1b(B\x0f\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1
 func (v *consoleView) calmDown() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.drawn && v.a.colour && !v.a.json {
+	if v.drawn && v.a.shown && !v.a.json {
 		_, _ = io.WriteString(v.a.out, calm)
 	}
 }
@@ -154,11 +154,13 @@ func (v *consoleView) attached(e terminal.Attached) {
 	if e.Uncertain > 0 {
 		v.say("%s that you typed may have arrived or not", bytesText(uint64(e.Uncertain)))
 	}
+	if !e.Again && (v.tty != nil || v.a.shown) {
+		v.before = e.Before
+	}
 	switch {
 	case e.Again:
 		v.say("attached again")
 	case v.tty != nil:
-		v.before = e.Before
 		text := fmt.Sprintf("console of %s, instance %d", v.name, v.opener.instance)
 		if !v.escapes.Off() {
 			text += fmt.Sprintf("; %s. leaves, %s? helps", v.escapes, v.escapes)
