@@ -52,7 +52,10 @@ func parseHostKeys(text []byte) ([]string, error) {
 		}
 		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 		if err != nil {
-			_, _, key, _, _, err = ssh.ParseKnownHosts([]byte(line + "\n"))
+			var marker string
+			if marker, _, key, _, _, err = ssh.ParseKnownHosts([]byte(line + "\n")); err == nil && marker != "" {
+				return nil, fail.New(fail.Usage, "give the key of the guest itself: its /etc/ssh/ssh_host_ed25519_key.pub", "line %d is marked @%s: it is no key to know a host by", i+1, marker)
+			}
 		}
 		if err != nil {
 			return nil, fail.New(fail.Usage, "give the guest's /etc/ssh/ssh_host_ed25519_key.pub", "line %d is no public key of a host", i+1)
@@ -98,6 +101,7 @@ func SSHOptions(name, program, home, knownHosts string) [][2]string {
 		{"StrictHostKeyChecking", "yes"},
 		{"UserKnownHostsFile", configQuote(knownHosts)},
 		{"GlobalKnownHostsFile", "/dev/null"},
+		{"VerifyHostKeyDNS", "no"}, // a name service would vouch for keys that are not recorded
 		{"CheckHostIP", "no"},
 		{"UpdateHostKeys", "no"},
 	}
@@ -115,8 +119,8 @@ func shellQuote(s string) string {
 // configQuote is for a file name in ssh_config.
 func configQuote(s string) string {
 	s = strings.ReplaceAll(s, "%", "%%")
-	if strings.ContainsAny(s, " \t#\"") {
-		return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"`
+	if strings.ContainsAny(s, " \t#\"'\\") {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 	}
 	return s
 }

@@ -183,6 +183,7 @@ func TestHostKeyFiles(t *testing.T) {
 	for text, want := range map[string]int{
 		key + " root@web1\n": 1,
 		"# web1:22 SSH-2.0-OpenSSH\nweb1 " + key + "\n" + key + "\n": 1,
+		"@revoked web1 " + key + "\n":                                0, "@cert-authority *.example.org " + key + "\n": 0,
 		"": 0, "no key\n": 0, key[:40]: 0, strings.Repeat("#", 70<<10): 0,
 	} {
 		_, _, code := command(t, text, "uvbond", "vm", "ssh", "web1", "--host-key", "-")
