@@ -54,6 +54,7 @@ type answer struct {
 }
 
 func (l *link) run() {
+	defer l.Conn.Close()
 	start, log := time.Now(), l.hub.Log.With("request", l.ID, "vm", l.VM, "tenant", l.Tenant)
 	hello, err := l.hello()
 	if err != nil {
@@ -136,7 +137,6 @@ func (l *link) refuse(a *answer) {
 		l.Conn.SetDeadline(time.Now().Add(closeTimeout))         //nolint:errcheck // a closed one fails below
 		l.Socket.Close(websocket.StatusPolicyViolation, a.Class) //nolint:errcheck // the answer is out; nothing depends on the close
 	}
-	l.Conn.Close()
 }
 
 // connect notes the gate's connection, unless the link was ended meanwhile.
@@ -163,7 +163,6 @@ func (l *link) relay(gate *net.UnixConn, m *kindMetrics) {
 	}
 	gate.Close()
 	down.Wait()
-	l.Conn.Close()
 }
 
 // fromClient tells whether one end closed in order, so that the other may have more to say.
