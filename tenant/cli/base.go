@@ -27,8 +27,9 @@ func (a *app) baseList() *cobra.Command {
 		Long: `Lists what the server says that it offers, for "uvbond vm create --base". The SHA-256 is its
 word as well: do not copy it from here. Take it from where the image is published, and
 compare.`,
-		Example: "  uvbond base list --host lab",
-		Args:    exactly(0),
+		Example:           "  uvbond base list --host lab",
+		Args:              exactly(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o, err := a.owner()
 			if err != nil {
@@ -61,13 +62,16 @@ type baseFlags struct {
 	lanes              uint8
 }
 
-func addBaseFlags(c *cobra.Command, f *baseFlags) {
+func (a *app) addBaseFlags(c *cobra.Command, f *baseFlags) {
 	c.Flags().StringVar(&f.name, "base", "", "public image on the host, from which the hypervisor makes the boot disk")
 	c.Flags().StringVar(&f.sha256, "sha256", "", "SHA-256 of that image, from its publisher: hexadecimal, or a file such as SHA256SUMS")
 	c.Flags().StringVar(&f.size, "disk-size", "", "size of that disk, for example 10GiB (default: the image's)")
 	c.Flags().Uint32Var(&f.memory, "pbkdf-memory", 0, "memory of argon2id for that disk's passphrase in KiB (0: the default)")
 	c.Flags().Uint32Var(&f.time, "pbkdf-time", 0, "passes of argon2id (0: the default)")
 	c.Flags().Uint8Var(&f.lanes, "pbkdf-parallel", 0, "lanes of argon2id (0: the default)")
+	_ = c.RegisterFlagCompletionFunc("base", a.baseNames)
+	_ = c.MarkFlagFilename("sha256")
+	choice(c, "disk-size", "10GiB", "20GiB", "50GiB")
 }
 
 func (f *baseFlags) given() bool { return *f != baseFlags{} }

@@ -1,7 +1,12 @@
 package cli
 
 import (
+	"context"
+	"regexp"
+	"time"
+
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/uvbond/uvbond/tenant"
 )
@@ -44,4 +49,48 @@ func (a *app) hostFlag(c *cobra.Command, to *string) {
 // choice registers fixed words for a flag's completion.
 func choice(c *cobra.Command, flag string, words ...string) {
 	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// completeTime is how long a person who pressed Tab waits for a host.
+const completeTime = 3 * time.Second
+
+// baseName is what a host may call an image for a shell to complete it: a name comes from
+// the host, and shells put it into a command line as it is.
+var baseName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+
+// baseNames completes the base images of the host that --host names.
+func (a *app) baseNames(c *cobra.Command, _ []string, _ string) (found []cobra.Completion, d cobra.ShellCompDirective) {
+	d = cobra.ShellCompDirectiveNoFileComp
+	o, err := a.owner()
+	if err != nil {
+		return nil, d
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completeTime)
+	defer cancel()
+	list, err := o.Bases(ctx, c.Flag("host").Value.String())
+	if err != nil {
+		return nil, d
+	}
+	for _, b := range list {
+		if baseName.MatchString(b.Name) {
+			found = append(found, b.Name)
+		}
+	}
+	return found, d
+}
+
+// noFiles keeps shells from offering files where a value is a number or a time.
+func noFiles(c *cobra.Command) {
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if _, known := c.GetFlagCompletionFunc(f.Name); known {
+			return
+		}
+		switch f.Value.Type() {
+		case "int", "uint8", "uint16", "uint32", "uint64", "duration":
+			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
+		}
+	})
+	for _, sub := range c.Commands() {
+		noFiles(sub)
+	}
 }

@@ -65,8 +65,9 @@ commas for one.`,
   uvbond vm create web1 --host lab --disk web1.luks --user-data cloud.yaml --ssh-key ~/.ssh/id_ed25519.pub
   uvbond vm create web1 --host lab --base debian-12.raw --sha256 SHA256SUMS --disk-size 10GiB
   uvbond vm create web1 --resume`,
-		Args: exactly(1),
-		RunE: func(c *cobra.Command, args []string) error { return a.runCreate(c, args[0], f) },
+		Args:              exactly(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runCreate(c, args[0], f) },
 	}
 	a.hostFlag(c, &f.host)
 	c.Flag("host").Annotations = nil // not with --resume; checked by hand
@@ -82,9 +83,11 @@ commas for one.`,
 	c.Flags().StringVar(&f.policy, "policy", automata.Observe, "what operators may do without a ticket: observe, maintain, none, or status,pause,...")
 	addTermFlags(c, &f.terms)
 	addBootFlags(c, &f.boot)
-	addBaseFlags(c, &f.base)
+	a.addBaseFlags(c, &f.base)
 	c.Flags().BoolVar(&f.resume, "resume", false, "finish or clean up what was interrupted")
 	addKeyFlags(c, &f.key)
+	choice(c, "memory", "1GiB", "2GiB", "4GiB", "8GiB")
+	choice(c, "nic", "model=virtio", "model=e1000")
 	choice(c, "firmware", "bios", "uefi")
 	choice(c, "bus", "virtio", "ide", "sata", "nvme")
 	choice(c, "machine", "pc", "q35")

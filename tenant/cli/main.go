@@ -169,6 +169,7 @@ Exit codes:
 	})
 	c.AddCommand(a.hostCommand(), a.diskCommand(), a.baseCommand(), a.vmCommand(), a.delegationCommand(), a.identityCommand(), a.receiptCommand(), a.auditCommand(), a.automatonCommand(),
 		a.uiCommand(), a.doctorCommand(), a.versionCommand())
+	noFiles(c)
 	return c
 }
 
@@ -181,9 +182,11 @@ func group(c *cobra.Command) {
 			return c.Help()
 		}
 		hint := "see: " + c.CommandPath() + " --help"
-		c.SuggestionsMinimumDistance = 2
-		if s := c.SuggestionsFor(args[0]); len(s) > 0 {
-			hint = "did you mean " + c.CommandPath() + " " + s[0] + "?"
+		for c.SuggestionsMinimumDistance = 1; c.SuggestionsMinimumDistance <= 2; c.SuggestionsMinimumDistance++ { // the nearest first
+			if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+				hint = "did you mean " + c.CommandPath() + " " + s[0] + "?"
+				break
+			}
 		}
 		return fail.New(fail.Usage, hint, "%q is not a command of %s", args[0], c.CommandPath())
 	}

@@ -38,9 +38,10 @@ one press Enter, or send the process SIGUSR1. A session ends when you log out, w
 uvbond ui ends, or when nobody used the page for as long as --idle says.
 
 With --json each link is one line: {"url": ..., "expires": ...}. docs/ui.md says more.`,
-		Example: "  uvbond ui\n  uvbond ui --open\n  uvbond ui --port 8899 --json",
-		Args:    exactly(0),
-		RunE:    func(c *cobra.Command, _ []string) error { return a.runUI(c.Context(), f) },
+		Example:           "  uvbond ui\n  uvbond ui --open\n  uvbond ui --port 8899 --json",
+		Args:              exactly(0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(c *cobra.Command, _ []string) error { return a.runUI(c.Context(), f) },
 	}
 	c.Flags().IntVar(&f.port, "port", 0, "port to listen on; 0 takes a free one")
 	c.Flags().BoolVar(&f.open, "open", false, "start a browser with the link")
