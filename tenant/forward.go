@@ -91,12 +91,8 @@ func (f *Forwarding) Run(ctx context.Context) error {
 
 func (f *Forwarding) reopen(ctx context.Context) (*forward.Client, error) {
 	for pause := reopenFirst; ; pause = min(2*pause, reopenLast) {
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if !pauseFor(ctx, pause) {
 			return nil, context.Cause(ctx)
-		case <-t.C:
 		}
 		c, err := f.owner.ForwardPort(ctx, f.name, f.port)
 		switch code := fail.CodeOf(err); {
@@ -239,7 +235,7 @@ func connectFailure(name string, port uint16, err error) error {
 	case errors.As(err, &no):
 		return fail.Wrap(err, fail.Other, "does a program listen there in the guest? its console: uvbond vm console "+name, "port %d of %q", port, name)
 	case errors.Is(err, forward.ErrReset):
-		return fail.Wrap(err, fail.Other, "", "port %d of %q", port, name)
+		return fail.Wrap(err, fail.Other, "the program in the guest ended it; look there: uvbond vm console "+name, "port %d of %q", port, name)
 	}
 	return ChannelFailure(name, err)
 }

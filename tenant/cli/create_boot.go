@@ -28,6 +28,7 @@ func addBootFlags(c *cobra.Command, f *bootFlags) {
 	c.Flags().StringArrayVar(&f.keys, "ssh-key", nil, "file with public ssh keys that may log in as cloud-init's default user (repeatable)")
 	c.Flags().StringVar(&f.hostname, "hostname", "", "host name of the guest (default: of NAME)")
 	c.Flags().BoolVar(&f.noHostKeys, "no-host-keys", false, "let the guest make its ssh host keys, which uvbond does not know then")
+	choice(c, "hostname")
 }
 
 // read reads the files; nil when no flag asks for a first boot.
@@ -78,7 +79,7 @@ func readCapped(flag, path string, limit int) ([]byte, error) {
 	st, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, fail.Wrap(err, fail.Other, "", "%s", flag)
+		return nil, fail.Wrap(err, fail.Other, "give a file that can be read", "%s", flag)
 	case st.IsDir():
 		return nil, fail.New(fail.Usage, "give the path of a file", "%s: %s is a folder", flag, path)
 	case st.Mode().IsRegular() && st.Size() > int64(limit):
@@ -86,7 +87,7 @@ func readCapped(flag, path string, limit int) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
-		return nil, fail.Wrap(err, fail.Other, "", "%s", flag)
+		return nil, fail.Wrap(err, fail.Other, "give a file that can be read", "%s", flag)
 	}
 	if len(data) > limit {
 		bond.Wipe(data)

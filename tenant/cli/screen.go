@@ -66,7 +66,7 @@ func screenFailed(name string, err error) error {
 	case errors.Is(err, rfb.ErrTooManyTries):
 		return fail.Wrap(err, fail.Other, "some program on this machine tries; start it again for another password", "the port of %s is closed", name)
 	}
-	return fail.Wrap(err, fail.Other, "", "the screen of %s", name)
+	return fail.Wrap(err, fail.Other, "try again; does the VM run? uvbond vm status "+name, "the screen of %s", name)
 }
 
 type screenFlags struct {

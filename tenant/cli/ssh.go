@@ -62,6 +62,8 @@ Take it from the guest's console, not from a network.`,
 	c.Flags().StringVarP(&identity, "identity", "i", "", "file with the private key to log in with")
 	c.Flags().StringArrayVar(&more, "ssh-arg", nil, "one more argument for ssh; may be repeated")
 	c.Flags().StringVar(&hostKey, "host-key", "", "record the guest's host keys from FILE (- is standard input)")
+	choice(c, "user")
+	choice(c, "ssh-arg")
 	_ = c.MarkFlagFilename("identity")
 	_ = c.MarkFlagFilename("host-key")
 	return c
@@ -72,14 +74,14 @@ func (a *app) recordHostKeys(ctx context.Context, o *tenant.Owner, name, file st
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return fail.Wrap(err, fail.Usage, "", "host keys")
+			return fail.Wrap(err, fail.Usage, "give the path of a file, or - for standard input", "host keys")
 		}
 		defer f.Close()
 		in = f
 	}
 	text, err := io.ReadAll(io.LimitReader(in, 1<<20))
 	if err != nil {
-		return fail.Wrap(err, fail.Other, "", "host keys")
+		return fail.Wrap(err, fail.Other, "give the path of a file with the guest's host keys", "host keys")
 	}
 	vm, err := o.RecordHostKeys(ctx, name, text)
 	if err != nil {
@@ -130,7 +132,7 @@ func (a *app) runSSH(o *tenant.Owner, name string, extra, command []string) erro
 	args = append(args, "--", tenant.SSHName(name))
 	args = append(args, command...)
 	err = syscall.Exec(program, args, os.Environ())
-	return fail.Wrap(err, fail.Other, "", "cannot run %s", program)
+	return fail.Wrap(err, fail.Other, "does it run by itself? ssh -V", "cannot run %s", program)
 }
 
 func (a *app) vmSSHConfig() *cobra.Command {
@@ -158,6 +160,7 @@ host keys are known. The files with these keys are written.`,
 		},
 	}
 	c.Flags().StringVarP(&user, "user", "l", "", "user in the guests, written as User")
+	choice(c, "user")
 	return c
 }
 
@@ -189,7 +192,7 @@ type sshHost struct {
 
 func (a *app) sshConfig(o *tenant.Owner, names []string, user string) error {
 	if strings.ContainsAny(user, " \t\n\"") {
-		return fail.New(fail.Usage, "", "%q is no user's name", user)
+		return fail.New(fail.Usage, "give the name of a user in the guests, such as --user debian", "%q is no user's name", user)
 	}
 	var hosts []sshHost
 	var text strings.Builder
