@@ -130,11 +130,15 @@ says; that a disk is made, from the image with your SHA-256 and no other, is in 
 				return err
 			}
 			if vm.Phase == store.PhaseBonded && !tenant.Unbuilt(vm) {
-				return a.print(map[string]any{"vm": vm.Name, "built": true}, func(w io.Writer) { fmt.Fprintf(w, "%s has no disk that is to be made\n", vm.Name) })
+				return a.nothingToBuild(vm.Name)
 			}
 			return a.runBuild(c.Context(), o, args[0])
 		},
 	}
+}
+
+func (a *app) nothingToBuild(name string) error {
+	return a.print(map[string]any{"vm": name, "built": true}, func(w io.Writer) { fmt.Fprintf(w, "%s has no disk that is to be made\n", name) })
 }
 
 func (a *app) runBuild(ctx context.Context, o *tenant.Owner, name string) error {
@@ -143,6 +147,9 @@ func (a *app) runBuild(ctx context.Context, o *tenant.Owner, name string) error 
 	rep.End()
 	if err != nil {
 		return a.finish(res, err)
+	}
+	if res == nil { // another command made it meanwhile
+		return a.nothingToBuild(name)
 	}
 	v := resultJSON(res, nil)
 	return a.print(v, func(w io.Writer) {
