@@ -111,7 +111,7 @@ func (a *app) fail(ctx context.Context, err error) fail.Code {
 			Message string `json:"message"`
 			Hint    string `json:"hint,omitempty"`
 		}
-		enc := json.NewEncoder(a.err)
+		enc := json.NewEncoder(escaped{a.err})
 		enc.SetEscapeHTML(false)
 		_ = enc.Encode(map[string]body{"error": {code.String(), int(code), text, hint}})
 		return code
@@ -211,7 +211,7 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 		text(a.out)
 		return nil
 	}
-	enc := json.NewEncoder(a.out)
+	enc := json.NewEncoder(escaped{a.out})
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
