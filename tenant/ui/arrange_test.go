@@ -63,3 +63,26 @@ func TestArrange(t *testing.T) {
 		t.Errorf("%d receipts are left, want 1", len(receipts))
 	}
 }
+
+// TestCut: a page gets the newest lines, and refused attempts from before, of a log of any
+// length.
+func TestCut(t *testing.T) {
+	entries := func(n int) (out []entry) {
+		for i := range n {
+			out = append(out, entry{Seq: uint64(n - i), By: byOperator, Refused: (n-i)%4 == 0})
+		}
+		return out
+	}
+	for _, c := range []struct{ have, want int }{{0, 0}, {10, 10}, {11, 10}, {14, 11}, {400, 20}} {
+		line := timeline{Entries: entries(c.have)}
+		line.cut(10)
+		if len(line.Entries) != c.want || line.Older != c.have-c.want {
+			t.Errorf("of %d lines %d are there, %d are older; want %d", c.have, len(line.Entries), line.Older, c.want)
+		}
+		for i, e := range line.Entries {
+			if i >= 10 && !e.Refused || i > 0 && e.Seq >= line.Entries[i-1].Seq {
+				t.Errorf("line %d is %+v", i, e)
+			}
+		}
+	}
+}

@@ -373,6 +373,32 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// TestSlowRequest: a request whose body does not come loses its connection. Everybody on
+// the machine can send one.
+func TestSlowRequest(t *testing.T) {
+	ui.SetBodyTimeout(t, 50*time.Millisecond)
+	w := uitest.New(t, nil)
+	b := login(t, w)
+	host := strings.TrimPrefix(w.URL, "http://")
+	for _, method := range []string{"POST /api/login", "POST /api/nothing", "GET /"} {
+		c, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", method, host, w.URL)
+		if _, err := io.Copy(io.Discard, c); err != nil { // it would wait for ever
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	w.Pin(t)
+	w.Create(t, "web1", termsOf("observe"))
+	w.Host.Step = func(string) { time.Sleep(60 * time.Millisecond) }
+	if lines := b.run("start"); lines[len(lines)-1].Result.Outcome != "done" { // an answer may take longer
+		t.Errorf("%+v", lines[len(lines)-1].Result)
+	}
+}
+
 // TestNoSecrets: what the page gets holds no key, token or descriptor.
 func TestNoSecrets(t *testing.T) {
 	w := uitest.New(t, nil)

@@ -5,6 +5,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"time"
 )
 
 // The page's files come from the build and are served as they are. They hold
@@ -38,5 +39,7 @@ func (s *Server) file(w http.ResponseWriter, name string) {
 		kind = "text/plain; charset=utf-8"
 	}
 	w.Header().Set("Content-Type", kind)
+	// Anybody on this machine may ask; who does not take the answer loses it.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	_, _ = w.Write(data)
 }

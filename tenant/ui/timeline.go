@@ -57,6 +57,26 @@ type timeline struct {
 	Entries []entry `json:"entries"` // newest first
 	Chain   chain   `json:"chain"`
 	Damaged int     `json:"damaged,omitempty"` // stored receipts that do not open
+	Older   int     `json:"older,omitempty"`   // lines that were left out
+}
+
+// maxEntries is how many lines a page gets. Logs grow for years, with every look at them.
+const maxEntries = 5000
+
+// cut leaves out the oldest lines. Attempts that were refused stay longer: nobody buries
+// them under what is allowed.
+func (t *timeline) cut(most int) {
+	all := t.Entries
+	if len(all) <= most {
+		return
+	}
+	t.Entries = all[:most:most]
+	for _, e := range all[most:] {
+		if len(t.Entries) < 2*most && e.Refused && e.By != byOwner {
+			t.Entries = append(t.Entries, e)
+		}
+	}
+	t.Older = len(all) - len(t.Entries)
 }
 
 // chain tells what is known of the audit chain.
@@ -180,6 +200,7 @@ func (s *Server) timelineOf(name string) (*timeline, error) {
 		})
 	}
 	slices.SortStableFunc(t.Entries, func(a, b entry) int { return cmp.Or(cmp.Compare(b.Seq, a.Seq), cmp.Compare(b.At, a.At)) })
+	t.cut(maxEntries)
 	return t, nil
 }
 

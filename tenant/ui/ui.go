@@ -73,6 +73,10 @@ const (
 	maxSockets = 32 // WebSockets at once
 )
 
+// bodyTimeout is how long a request may take to come. Every user of the machine can
+// connect, and a request that never ends would keep its connection for good.
+var bodyTimeout = 20 * time.Second
+
 // Server is the page's server.
 type Server struct {
 	opts     Options
@@ -123,11 +127,11 @@ func New(o Options, address net.Addr) (*Server, error) {
 // Link returns a new one-time link. It logs one browser in, within LinkLife.
 func (s *Server) Link() string { return "http://" + s.host + "/#once=" + s.sessions.link() }
 
-// Serve answers on the listener until ctx ends. Commands that were begun by then
-// are waited for, as long as they take: they end on their own.
+// Serve answers on the listener until ctx ends. A command that runs then is cut off, as
+// by Ctrl-C in a terminal: the next look at the VM shows whether it was executed.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
+		Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: bodyTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan error, 1)

@@ -139,6 +139,7 @@ export interface Timeline {
   entries: Entry[];
   chain: Chain;
   damaged?: number;
+  older?: number;
 }
 
 export interface Right {

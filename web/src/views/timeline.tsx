@@ -93,6 +93,11 @@ export function TimelineView({ vm }: { vm: VM }) {
           Show {Math.min(page, kept.length - most)} older
         </button>
       )}
+      {line?.older && kept.length <= most ? (
+        <p class="faint">
+          {count(line.older, 'older line')} of the log, checked like all, would be too much for a page: <code>uvbond audit {vm.name}</code> shows them.
+        </p>
+      ) : null}
     </>
   );
 }
