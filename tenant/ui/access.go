@@ -18,7 +18,6 @@ type right struct {
 	Limits  []string `json:"limits"` // in words; none: at any time, as often as wanted
 	InForce bool     `json:"in_force"`
 	Period  string   `json:"period,omitempty"` // of a delegation
-	ID      string   `json:"id,omitempty"`     // of a delegation
 }
 
 // never is what no policy and no delegation can hold.
@@ -53,7 +52,7 @@ func (s *Server) access(w http.ResponseWriter, r *http.Request, _ *session) {
 			if d.Instance != 0 {
 				one.Limits = append(one.Limits, fmt.Sprintf("on instance %d only", d.Instance))
 			}
-			one.ID, one.Period = clip(d.ID, 12), tenant.Period(&d, now)
+			one.Period = tenant.Period(&d, now)
 			one.InForce = d.Revoked == 0 && now.Unix() >= d.NotBefore && now.Unix() <= d.NotAfter && (d.Instance == 0 || d.Instance == vm.Instance)
 			delegates = append(delegates, one)
 		}

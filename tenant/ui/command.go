@@ -157,22 +157,6 @@ func (s *Server) run(name, command string, events chan<- event) {
 	tell(end)
 }
 
-// automaton shows what a command's ticket allows.
-func (s *Server) automaton(w http.ResponseWriter, r *http.Request, _ *session) {
-	command := r.PathValue("command")
-	f := follow(command)
-	if f == nil {
-		refuse(w, http.StatusNotFound, "there is no automaton of that name", "")
-		return
-	}
-	text, err := automata.Native(command)
-	if err != nil {
-		s.failed(w, err)
-		return
-	}
-	answer(w, map[string]string{"command": command, "text": text, "drawing": f.drawing()})
-}
-
 // failed answers with an error of package tenant.
 func (s *Server) failed(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError

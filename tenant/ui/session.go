@@ -207,5 +207,5 @@ func (s *Server) active(w http.ResponseWriter, _ *http.Request, one *session) {
 }
 
 func (s *Server) session(w http.ResponseWriter, _ *http.Request, _ *session) {
-	answer(w, map[string]any{"version": s.opts.Version, "idle_seconds": int(s.opts.Idle / time.Second), "folder": s.owner.Store.Dir()})
+	answer(w, map[string]string{"version": s.opts.Version})
 }

@@ -49,17 +49,12 @@ func (s *Server) state(w http.ResponseWriter, _ *http.Request, _ *session) {
 		s.failed(w, err)
 		return
 	}
-	hosts, err := s.owner.Store.Hosts()
-	if err != nil {
-		s.failed(w, err)
-		return
-	}
 	list := []vmState{}
 	for _, n := range names {
 		list = append(list, s.vmState(n))
 	}
 	s.refreshClaims(list)
-	answer(w, map[string]any{"vms": list, "hosts": append([]string{}, hosts...), "grants": s.grants(), "now": s.opts.Now().Unix()})
+	answer(w, map[string]any{"vms": list, "grants": s.grants(), "now": s.opts.Now().Unix()})
 }
 
 func (s *Server) vmState(name string) vmState {
@@ -195,7 +190,7 @@ func (s *Server) vm(w http.ResponseWriter, r *http.Request, _ *session) {
 	}
 	disks := []map[string]any{}
 	for _, d := range vm.Spec.Disks {
-		disks = append(disks, map[string]any{"name": d.Name, "bus": d.Bus, "length": d.Length, "read_only": d.ReadOnly, "file": d.File, "uuid": d.UUID})
+		disks = append(disks, map[string]any{"name": d.Name, "bus": d.Bus, "length": d.Length, "read_only": d.ReadOnly, "file": d.File})
 	}
 	nics := []map[string]string{}
 	for _, n := range vm.Spec.NICs {

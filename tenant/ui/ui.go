@@ -176,7 +176,6 @@ func (s *Server) Handler() http.Handler {
 		"POST /api/vms/{name}/command": s.command,
 		"GET /api/vms/{name}/console":  s.console,
 		"GET /api/vms/{name}/screen":   s.screen,
-		"GET /api/automata/{command}":  s.automaton,
 	} {
 		mux.Handle(pattern, s.private(h))
 	}

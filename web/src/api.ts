@@ -37,7 +37,6 @@ export interface Grant {
 
 export interface State {
   vms: VM[];
-  hosts: string[];
   grants: Grant[];
   now: number;
 }
@@ -54,7 +53,7 @@ export interface Detail {
   firmware: string;
   machine: string;
   fingerprint: string;
-  disks: { name: string; bus: string; length: number; read_only: boolean; file: string; uuid: string }[];
+  disks: { name: string; bus: string; length: number; read_only: boolean; file: string }[];
   nics: { model: string; mac: string }[];
   commands: { command: string; means: string }[];
 }
@@ -149,7 +148,6 @@ export interface Right {
   limits: string[];
   in_force: boolean;
   period?: string;
-  id?: string;
 }
 
 export interface Access {
@@ -181,8 +179,6 @@ export interface Guide {
 
 export interface Session {
   version: string;
-  idle_seconds: number;
-  folder: string;
 }
 
 /** Failure is an error with what to do next. */

@@ -43,6 +43,8 @@ await run(async ({ page, context }) => {
   await page.getByText(/verified by receipt [0-9a-f]{12}/).first().waitFor();
   await seen('started');
   assert.deepEqual(await page.locator('.calls-table code:not(.args)').allInnerTexts(), ['uvbond-launch', 'cont', 'query-status']);
+  await page.getByText('Show its text').click();
+  await page.locator('.course pre').getByText('automaton start =').waitFor();
   await other.getByText(/verified by receipt [0-9a-f]{12}/).first().waitFor();
 
   // A server that claims success and shows no receipt is not believed.

@@ -152,6 +152,10 @@ function CourseView({ vm, course }: { vm: VM; course: Course }) {
             <h3>The automaton of your ticket</h3>
             <p class="faint small">Only these hypercalls, in this order. Anything else ends the session.</p>
             <Drawing svg={course.drawing} label={described(course)} />
+            <details>
+              <summary>Show its text</summary>
+              <pre tabIndex={0}>{course.automaton.trim()}</pre>
+            </details>
           </div>
         )}
       </div>
