@@ -163,6 +163,8 @@ await run(async ({ page, context }) => {
   await everyView('narrow-dark');
   await page.getByRole('radio', { name: 'light' }).check({ force: true });
   await everyView('narrow');
+  await page.goto(`${url}/#/vms/web1`);
+  await page.getByText(/paused since .*\d\d:\d\d.*, as far as receipts tell/).waitFor();
   await page.setViewportSize({ width: 1280, height: 860 });
   await page.getByRole('radio', { name: 'Auto' }).check({ force: true });
   await page.emulateMedia({ colorScheme: 'dark' });

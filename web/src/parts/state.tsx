@@ -32,7 +32,7 @@ export function Verified({ vm, now }: { vm: VM; now: number }) {
             verified by receipt <code>{vm.receipt?.slice(0, 12) ?? '?'}</code> of {vm.command ?? 'a command'}, <time title={stamp(vm.at * 1000)}>{ago(now - vm.at)}</time>
             {vm.since && vm.since < vm.at ? (
               <>
-                ; {vm.state} since <time title={stamp(vm.since * 1000)}>{ago(now - vm.since)}</time>, as far as receipts tell
+                ; {vm.state} since <time title={ago(now - vm.since)}>{stamp(vm.since * 1000)}</time>, as far as receipts tell
               </>
             ) : null}
           </span>
