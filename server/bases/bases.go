@@ -123,8 +123,28 @@ func (s *Store) check(src *os.File) (size int64, err error) {
 	return size, nil
 }
 
-// create makes a file that clean leaves alone while it is open.
+// create makes a file that clean leaves alone while it is open. Another process that
+// cleans may be faster than the lock; then it makes another.
 func (s *Store) create() (*os.File, error) {
+	for {
+		f, err := s.createLocked()
+		if err != nil {
+			return nil, err
+		}
+		var mine, there unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &mine); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if unix.Lstat(f.Name(), &there) == nil && there.Dev == mine.Dev && there.Ino == mine.Ino {
+			return f, nil
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Store) createLocked() (*os.File, error) {
 	var raw [16]byte
 	rand.Read(raw[:])
 	f, err := os.OpenFile(filepath.Join(s.Dir, hex.EncodeToString(raw[:])), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -196,7 +216,10 @@ func (s *Store) cleanFile(ctx context.Context, path string) error {
 	if err != nil || slices.ContainsFunc(known, func(b store.Base) bool { return b.File == filepath.Base(path) }) {
 		return err
 	}
-	return os.Remove(path)
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // another process was faster
 }
 
 // Open opens a base for reading. store.ErrNotFound says that it is not offered.

@@ -175,3 +175,45 @@ func TestClean(t *testing.T) {
 		t.Error("the rest of a killed program stays")
 	}
 }
+
+// TestAddBeside: what one process makes is there when it is done, though another cleans up
+// all the time.
+func TestAddBeside(t *testing.T) {
+	s := newStore(t)
+	if err := os.Mkdir(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if err := s.clean(t.Context()); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	var made []*os.File
+	for range 200 {
+		f, err := s.create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		made = append(made, f)
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range made {
+		if _, err := os.Lstat(f.Name()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
