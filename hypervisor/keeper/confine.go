@@ -31,6 +31,15 @@ func harden() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core files: %w", err)
 	}
+	// What an owner makes a keeper hold is bounded piece by piece, but hundreds of forward
+	// channels whose streams nobody reads could still add up to the host's memory.
+	// A keeper that comes here ends, and costs its own VM a new one.
+	if maxData > 0 {
+		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: maxData, Max: maxData}); err != nil {
+			return fmt.Errorf("limit memory: %w", err)
+		}
+		debug.SetMemoryLimit(maxData / 4 * 3)
+	}
 	unix.Umask(0o077)
 	// Most memory is I/O buffers, in pools: collecting earlier costs little.
 	debug.SetGCPercent(50)

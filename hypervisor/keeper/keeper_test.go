@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -302,6 +303,9 @@ func TestConfinement(t *testing.T) {
 	}
 	if s := procFile(t, p, "environ"); s != "" {
 		t.Errorf("environment %q", s)
+	}
+	if s := procFile(t, p, "limits"); maxData > 0 && !regexp.MustCompile(`(?m)^Max data size +1073741824 +1073741824 +bytes`).MatchString(s) {
+		t.Errorf("memory is not bounded:\n%s", s)
 	}
 	if got := statusField(t, p, "Uid"); got != "64101 64101 64101 64101" {
 		t.Errorf("uids %s", got)
