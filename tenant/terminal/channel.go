@@ -105,9 +105,14 @@ func (l *link) compose(b []byte) []byte {
 		b = console.Append(b, console.Resize{Size: *s.size})
 		s.size = nil
 	}
+	data := s.input.next()
 	if s.mode != nil {
-		b = console.Append(b, console.SetMode{Mode: *s.mode})
-		s.mode = nil
+		if k := s.before - min(s.before, s.input.sent); *s.mode == console.Read && k > 0 && len(data) > 0 {
+			data = data[:min(uint64(len(data)), k)] // who stops typing has typed that
+		} else {
+			b = console.Append(b, console.SetMode{Mode: *s.mode})
+			s.mode = nil
+		}
 	}
 	if s.who {
 		b = console.Append(b, console.Who{})
@@ -117,7 +122,7 @@ func (l *link) compose(b []byte) []byte {
 		b = console.Append(b, console.Ack{Bytes: l.shown})
 		l.acked = l.shown
 	}
-	if data := s.input.next(); len(data) > 0 {
+	if len(data) > 0 {
 		b = console.Append(b, console.Input{Offset: s.input.sent, Data: data})
 		s.input.sent += uint64(len(data))
 	}

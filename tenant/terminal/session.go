@@ -118,6 +118,7 @@ type Session struct {
 	hello   console.Attach // what attaching says next
 	size    *console.Size  // to be sent
 	mode    *console.Mode
+	before  uint64 // end of the input that was typed before mode was asked for
 	who     bool
 	asked   bool // by Who: to be marked in the next list
 	ready   bool // attached: input may be sent
@@ -258,6 +259,7 @@ func (s *Session) SetMode(m console.Mode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hello.Mode, s.mode = m, &m
+	s.before = s.input.base + uint64(len(s.input.pending))
 	s.wakeUp()
 }
 

@@ -353,6 +353,34 @@ func TestWriters(t *testing.T) {
 	})
 }
 
+// TestStopTyping: what was typed before its typist gives the writing up is typed.
+func TestStopTyping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		a, b := sit(t.Context(), m, nil), sit(t.Context(), m, nil)
+		synctest.Wait()
+		if !a.Writing() {
+			a, b = b, a
+		}
+		long := bytes.Repeat([]byte("x"), 3*console.MaxInput)
+		if n := a.Type(long); n != len(long) {
+			t.Fatalf("took %d of %d bytes", n, len(long))
+		}
+		a.SetMode(console.Read)
+		if n := a.Type([]byte("later")); n != 5 {
+			t.Fatalf("took %d bytes before the answer", n)
+		}
+		rest(time.Second)
+		if lost := of[Untyped](a); len(lost) != 1 || lost[0].Bytes != 5 || !bytes.Equal(m.typed, long) || a.Writing() || !b.Writing() {
+			t.Fatalf("untyped %v, typed %d bytes of %d, writing %v and %v", lost, len(m.typed), len(long), a.Writing(), b.Writing())
+		}
+		m.stop()
+		m.hub.End(t.Context(), console.End{})
+		<-a.result
+		<-b.result
+	})
+}
+
 // TestEnds: after which errors a session ends, and that it ends at once when told to.
 func TestEnds(t *testing.T) {
 	broken := errors.New("touched")
