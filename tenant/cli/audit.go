@@ -58,13 +58,40 @@ func wasRefused(r *bond.AuditRecord) bool {
 	return r.Kind == "refused" || r.Fields["verdict"] == bond.VerdictRefused
 }
 
+// attempts tells refused attempts from further records about them: the end of a session
+// in which something was refused is marked as well, and is no attempt of its own.
+type attempts struct {
+	opened map[string]uint64 // sequence numbers, by session
+	last   uint64            // of the last record of kind refused
+}
+
+// next tells whether a record, in the log's order, stands for one more refused attempt.
+func (t *attempts) next(r *bond.AuditRecord) bool {
+	session := r.Fields["session"]
+	switch {
+	case r.Kind == "refused":
+		t.last = r.Seq
+		return true
+	case r.Kind == "open":
+		if t.opened == nil {
+			t.opened = map[string]uint64{}
+		}
+		t.opened[session] = r.Seq
+	case r.Kind == "close":
+		from, known := t.opened[session]
+		delete(t.opened, session)
+		return wasRefused(r) && !(known && t.last > from)
+	}
+	return false
+}
+
 func (a *app) writeAudit(log *tenant.AuditLog, refused, verified bool) error {
-	views, count := []recordView{}, 0
+	views, count, tried := []recordView{}, 0, attempts{}
 	for i := range log.Records {
 		r := &log.Records[i]
 		bad := wasRefused(r)
-		if r.Kind == "refused" {
-			count++ // the end of its session is marked too, and is no further attempt
+		if tried.next(r) {
+			count++
 		}
 		if bad || !refused {
 			views = append(views, recordView{r.Seq, r.Time, r.Kind, r.Who, r.Text, r.Fields, bad})
@@ -82,10 +109,13 @@ func (a *app) writeAudit(log *tenant.AuditLog, refused, verified bool) error {
 		if verified {
 			fmt.Fprintf(w, "verified: the chain is whole, and %d stored receipts stand in it\n", log.Receipts)
 		}
-		if count > 0 {
-			fmt.Fprintln(w, a.strong(fmt.Sprintf("%d refused attempts are marked with !!", count)))
-		} else {
+		switch count {
+		case 0:
 			fmt.Fprintln(w, "nothing was refused")
+		case 1:
+			fmt.Fprintln(w, a.strong("1 refused attempt is marked with !!"))
+		default:
+			fmt.Fprintln(w, a.strong(fmt.Sprintf("%d refused attempts are marked with !!", count)))
 		}
 	})
 }
