@@ -123,11 +123,21 @@ func noDescriptor(vm *store.VM) error {
 func (o *Owner) relay(ctx context.Context, op *opened, t *sealed, p *client.Params) (*client.Outcome, *Result, error) {
 	out, res, err := o.exchange(ctx, op, t, p)
 	if res.Receipt != nil {
-		if err := o.remember(op.vm, res.Receipt, out.Receipt); err != nil {
-			return out, res, err
+		if lost := o.remember(op.vm, res.Receipt, out.Receipt); lost != nil {
+			return out, res, notKept(op.vm.Name, res.Receipt, err, lost)
 		}
 	}
 	return out, res, err
+}
+
+// notKept is for a receipt that was verified and could not be stored: what it says is told
+// all the same.
+func notKept(name string, r *bond.Receipt, verdict, err error) error {
+	what := fmt.Sprintf("%s of %q was executed, as its verified receipt says", r.Command, name)
+	if verdict != nil {
+		what = verdict.Error()
+	}
+	return fail.Wrap(err, fail.Other, fail.HintOf(err), "%s; this could not be kept here", what)
 }
 
 // exchange sends a ticket once and verifies the receipt.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,15 @@ func (a *app) names(list func(*tenant.Owner) ([]string, error)) completer {
 
 func (a *app) vmNames() completer {
 	return a.names(func(o *tenant.Owner) ([]string, error) { return o.Store.VMs() })
+}
+
+// someVMNames completes the names of several VMs, each once.
+func (a *app) someVMNames() completer {
+	all := a.vmNames()
+	return func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		found, how := all(c, nil, word)
+		return slices.DeleteFunc(found, func(name string) bool { return slices.Contains(args, name) }), how
+	}
 }
 
 func (a *app) hostNames() completer {

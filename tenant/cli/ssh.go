@@ -145,7 +145,7 @@ this program and the state folder by their paths. Without names it has all VMs w
 host keys are known. The files with these keys are written.`,
 		Example:           "  uvbond vm ssh-config web1 >> ~/.ssh/config\n  ssh root@web1.uvbond\n  rsync -a site/ root@web1.uvbond:/var/www/",
 		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: a.vmNames(),
+		ValidArgsFunction: a.someVMNames(),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := a.owner()
 			if err != nil {
