@@ -142,7 +142,7 @@ func (a *app) runScreen(ctx context.Context, name string, f screenFlags, start b
 			return err
 		}
 	}
-	if err := a.hasScreen(name); err != nil {
+	if err := a.reachesScreen(ctx, name); err != nil {
 		return err
 	}
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip, Port: int(f.port)})
@@ -160,6 +160,19 @@ func (a *app) runScreen(ctx context.Context, name string, f screenFlags, start b
 	}
 	p.Invite = func(pw *rfb.Password) { a.invite(name, at, p, pw) }
 	return screenFailed(name, p.Serve(ctx, ln))
+}
+
+// reachesScreen opens a channel and closes it again: nobody shall be invited to a screen that
+// is not there.
+func (a *app) reachesScreen(ctx context.Context, name string) error {
+	if err := a.hasScreen(name); err != nil {
+		return err
+	}
+	c, err := a.openScreen(ctx, name)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // hasScreen tells early, without a channel, that a VM was registered without a screen.
