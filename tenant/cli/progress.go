@@ -36,6 +36,7 @@ type bars struct {
 	mu   sync.Mutex
 	bar  *progressbar.ProgressBar
 	stop chan struct{} // of a spinner
+	pace pace          // of a bar with numbers
 }
 
 // Begin shows a bar, or a spinner when total is 0.
@@ -61,13 +62,15 @@ func (b *bars) Begin(label string, total int64) {
 		go b.spin(b.bar, b.stop)
 		return
 	}
+	rest := numberRest
 	if columns >= narrow {
-		opts = append(opts, progressbar.OptionSetDescription(shortened(label, columns-barRest)),
-			progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))
-	} else {
-		opts = append(opts, progressbar.OptionSetDescription(shortened(label, columns-barWidth-numberRest)),
-			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false))
+		rest = barRest
 	}
+	label = shortened(label, columns-barWidth-rest)
+	// The bar's own numbers count what was done before it began, by an earlier run, as done in no time.
+	opts = append(opts, progressbar.OptionSetDescription(label),
+		progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false))
+	b.pace = pace{label: label, total: total, shown: columns >= narrow}
 	b.bar = progressbar.NewOptions64(total, opts...)
 }
 
@@ -76,11 +79,33 @@ func (b *bars) Begin(label string, total int64) {
 // leave its pieces behind.
 const (
 	barWidth    = 20
-	barRest     = 64
+	barRest     = 44
 	numberRest  = 10
 	spinnerRest = 12
-	narrow      = barRest + 12
+	narrow      = barWidth + barRest + 12
 )
+
+// pace is how fast a bar moves since its first update.
+type pace struct {
+	label       string
+	total, from int64
+	begun       time.Time // of the first update
+	shown       bool      // there is room for it
+}
+
+// text is the label with the rate, and the time that is left. It has no rate in the first second.
+func (p *pace) text(done int64, now time.Time) string {
+	if p.begun.IsZero() {
+		p.from, p.begun = done, now
+	}
+	since := now.Sub(p.begun)
+	if !p.shown || since < time.Second || done <= p.from {
+		return p.label
+	}
+	rate := float64(done-p.from) / since.Seconds()
+	left := time.Duration(float64(p.total-done) / rate * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("%s, %s/s, %s left", p.label, bytesText(uint64(rate)), left)
+}
 
 // shortened cuts a label to so many columns, 8 at least.
 func shortened(label string, columns int) string {
@@ -132,7 +157,8 @@ func (b *bars) Update(done int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bar != nil && b.stop == nil {
-		_ = b.bar.Set64(done)
+		_ = b.bar.Set64(done) // first: each of the two draws, and drawing twice at once is not done
+		b.bar.Describe(b.pace.text(done, time.Now()))
 	}
 }
 
