@@ -32,6 +32,7 @@ func TestConsole(t *testing.T) {
 	u.serverKilled(a, b)
 	u.keeperKilledUnderConsole(a)
 	u.flood(a, b)
+	u.interrupted(a)
 	u.piped()
 	a.Expect("--- you type now ---")
 	a.Keys("poweroff -f\r")
@@ -186,6 +187,19 @@ func (u *user) flood(a, b *ttytest.Desk) {
 	b.Signal(syscall.SIGCONT)
 	b.Expect("of older output are no longer kept ---")
 	b.Expect("Flooded-72\r\n")
+}
+
+// interrupted: Ctrl-C reaches a guest that prints without end, and ends that program, not the shell.
+func (u *user) interrupted(a *ttytest.Desk) {
+	u.Helper()
+	a.Keys("yes\r")
+	a.Expect("y\r\ny\r\ny\r\n")
+	a.Keys("\x03")
+	a.Expect("^C")
+	a.Keys("echo Interrupted-$((6*13))\r")
+	if since := a.Expect("Interrupted-78\r\n"); strings.Contains(since, "the shell ended") {
+		u.Errorf("Ctrl-C ended the shell: %q", since[max(0, len(since)-300):])
+	}
 }
 
 // anonymous is how much memory of its own a process has, KiB.
