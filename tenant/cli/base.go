@@ -64,7 +64,6 @@ type baseFlags struct {
 
 func (a *app) addBaseFlags(c *cobra.Command, f *baseFlags) {
 	c.Flags().StringVar(&f.name, "base", "", "public image on the host, from which the hypervisor makes the boot disk")
-	_ = c.RegisterFlagCompletionFunc("base", cobra.NoFileCompletions) // only the host knows them
 	c.Flags().StringVar(&f.sha256, "sha256", "", "SHA-256 of that image, from its publisher: hexadecimal, or a file such as SHA256SUMS")
 	c.Flags().StringVar(&f.size, "disk-size", "", "size of that disk, for example 10GiB (default: the image's)")
 	c.Flags().Uint32Var(&f.memory, "pbkdf-memory", 0, "memory of argon2id for that disk's passphrase in KiB (0: the default)")
