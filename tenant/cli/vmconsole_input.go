@@ -207,6 +207,8 @@ func (v *consoleView) typeKeys(p []byte) {
 			v.say("looking on only%s", v.takeHint())
 		case w != nil:
 			v.say("%s types%s", w.Name, v.takeHint())
+		default: // not attached yet, or the typist's connection broke and is waited for
+			v.say("nothing can be typed yet%s", v.takeHint())
 		}
 	}
 }

@@ -258,6 +258,31 @@ func TestConsoleTwo(t *testing.T) {
 	}
 }
 
+// TestConsoleNobodyTypes: while a typist whose connection broke is waited for, keys are not dropped in silence.
+func TestConsoleNobodyTypes(t *testing.T) {
+	s, _ := bonded(t)
+	g := newSerial(t, s)
+	a := sitDown(t)
+	a.Expect("console of web1")
+	b := sitDown(t)
+	b.Expect("waiting to write")
+	a.Signal(syscall.SIGKILL)
+	b.Expect("has left ---")
+	b.Keys("y")
+	b.Expect("--- nothing can be typed yet; ~w takes it ---")
+	b.Keys("\r~w")
+	b.Expect("--- you type now ---")
+	b.Keys("b\r")
+	b.Expect("you said: b")
+	b.Keys("~.")
+	b.Leaves(0)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if bytes.Contains(g.typed, []byte("y")) {
+		t.Errorf("typed: %q", g.typed)
+	}
+}
+
 // TestConsoleSignals: whatever ends uvbond, the terminal is as it was before.
 func TestConsoleSignals(t *testing.T) {
 	s, _ := bonded(t)
