@@ -211,8 +211,10 @@ func notAnswered(ctx context.Context, vm *store.VM, command string, err error) e
 func (o *Owner) noReceipt(op *opened, command string, out *client.Outcome) error {
 	name := op.vm.Name
 	claim := client.Printable(out.Outcome)
-	if out.Class != "" || out.Reason != "" {
-		claim = fmt.Sprintf("%s: %s %s", claim, client.Printable(out.Class), client.Printable(out.Reason))
+	for _, more := range []string{out.Class, out.Reason} {
+		if more != "" {
+			claim += ": " + client.Printable(more)
+		}
 	}
 	if out.Class == classRedirected {
 		return forged("your ticket was used on another VM, where it does not open (the server says %q)", claim)
