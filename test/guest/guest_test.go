@@ -166,6 +166,15 @@ func (v *vm) powerButton() {
 	}
 }
 
+// bothTerminals waits until the shells' loops run on the serial port and on the screen: the
+// first one's setsid was sometimes taken for the second one's.
+const bothTerminals = `for device in ttyS0 tty1; do
+	until cat /proc/[0-9]*/cmdline | tr '\0' ' ' | grep -q "terminal[ ]$device "; do usleep 50000; done
+	[ -s /run/terminal-$device.pid ] || exit 1
+done
+echo both terminals run
+`
+
 func TestReset(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "disk.raw")
 	if err := Copy(t.Context(), build(t, Options{Secret: "one"}), disk); err != nil {
@@ -185,11 +194,12 @@ func TestReset(t *testing.T) {
 
 func TestUEFIFromQCOW2OnVirtio(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
-	if err := QCOW2(t.Context(), build(t, Options{Secret: "two", Script: "echo root is $1; exit 3"}), disk); err != nil {
+	if err := QCOW2(t.Context(), build(t, Options{Secret: "two", Script: bothTerminals + "echo root is $1; exit 3"}), disk); err != nil {
 		t.Fatal(err)
 	}
 	v := boot(t, disk, "qcow2", append(uefi(t), "-machine", "q35", "-device", "virtio-blk-pci,drive=d,bootindex=0")...)
 	v.expect("UVBOND-GUEST-UP")
+	v.expect("both terminals run")
 	v.expect("root is /dev/vda2")
 	if s := v.expect("UVBOND-SCRIPT-DONE"); s != "3" {
 		t.Error(s)
