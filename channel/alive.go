@@ -18,7 +18,7 @@ type keepAlive struct {
 	conn  *Conn
 	began time.Time
 
-	reads  atomic.Int64 // since when raw is being read, on the clock of now; 0: it is not
+	reads  atomic.Int64 // since when the next sealed part is awaited, on the clock of now; 0: none is
 	writes atomic.Int64 // since when raw is being written to; 0: it is not
 	sent   atomic.Int64 // when the last write ended
 

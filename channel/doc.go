@@ -36,7 +36,8 @@
 // blocks under one AES-GCM key below 2^33.
 //
 // Kinds: 1 data; 2 ping, sent after 15 s in which nothing else was; 3 end, no more data from this side;
-// 4 close, with the reason as payload. Nothing is received after 45 s, or nothing taken: the other end is dead.
+// 4 close, with the reason as payload. An end of which no sealed part came whole within 45 s, or which did
+// not take a record within 45 s, is dead.
 //
 // # What a wrong record was
 //

@@ -149,9 +149,13 @@ func (c *Conn) failed(err error) {
 	c.fail(e)
 }
 
-// record reads and opens the next record. The body is valid until the next call.
+// record reads and opens the next record. The body is valid until the next call. Each
+// sealed part has to come whole in time: bytes of one, which anybody in between can let
+// trickle, are no sign of the other end.
 func (c *Conn) record() (kind, []byte, error) {
-	raw, err := c.source.take(c, headerSize)
+	defer c.alive.hasRead()
+	c.alive.waitsToRead()
+	raw, err := c.source.take(c.raw, headerSize)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -159,7 +163,8 @@ func (c *Conn) record() (kind, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	sealed, err := c.source.take(c, size)
+	c.alive.waitsToRead()
+	sealed, err := c.source.take(c.raw, size)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -176,9 +181,9 @@ type source struct {
 }
 
 // take returns the next n bytes, at most maxBody. They are valid until the next call.
-func (s *source) take(c *Conn, n int) ([]byte, error) {
+func (s *source) take(raw io.Reader, n int) ([]byte, error) {
 	if len(s.held) < n {
-		if err := s.fill(c, n); err != nil {
+		if err := s.fill(raw, n); err != nil {
 			return nil, err
 		}
 	}
@@ -188,7 +193,7 @@ func (s *source) take(c *Conn, n int) ([]byte, error) {
 }
 
 // fill reads until n bytes are there, and more where more is there already.
-func (s *source) fill(c *Conn, n int) error {
+func (s *source) fill(raw io.Reader, n int) error {
 	buf := s.small[:]
 	switch {
 	case n > len(s.small):
@@ -203,9 +208,7 @@ func (s *source) fill(c *Conn, n int) error {
 	}
 	have := copy(buf, s.held)
 	for have < n {
-		c.alive.waitsToRead()
-		m, err := c.raw.Read(buf[have:])
-		c.alive.hasRead()
+		m, err := raw.Read(buf[have:])
 		have += m
 		if err != nil && have < n {
 			if have > 0 && err == io.EOF {

@@ -66,6 +66,41 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// trickling is a stream of which, after the handshake, one byte comes in every 40 s.
+type trickling struct {
+	net.Conn
+	read int
+}
+
+func (s *trickling) Read(p []byte) (int, error) {
+	if s.read >= messageSize {
+		time.Sleep(40 * time.Second)
+		p = p[:1]
+	}
+	n, err := s.Conn.Read(p)
+	s.read += n
+	return n, err
+}
+
+// TestTrickle: bytes of a record that the operator lets through one by one do not keep a
+// channel alive.
+func TestTrickle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &operator{}
+		a, b := o.between()
+		tenant, host := opened(t, a, &trickling{Conn: b})
+		began := time.Now()
+		go tenant.Write(make([]byte, 1000))
+		_, err := host.Read(make([]byte, 1))
+		if d := time.Since(began); WhyOf(err) != TimedOut || d > deadAfter+time.Second {
+			t.Errorf("after %v: %v", d, err)
+		}
+		o.end()
+		tenant.Close()
+		<-host.gone
+	})
+}
+
 // TestStuckReader: a peer that takes nothing any more is dead after 45 s, for a
 // writer and for pings.
 func TestStuckReader(t *testing.T) {
