@@ -111,6 +111,34 @@ func TestScreen(t *testing.T) {
 	}
 }
 
+// TestScreenIsSilent: a viewer that asks for sound (an extension of QEMU's) has QEMU load
+// none of the host's sound drivers.
+func TestScreenIsSilent(t *testing.T) {
+	cfg := testConfig(t)
+	i := start(t, cfg, channelSpec(t, cfg, MachineQ35, FirmwareBIOS, bootDisk))
+	viewer, _, _ := addScreen(t, i, true)
+	const encoding = "\xff\xff\xfe\xfd"
+	if _, err := io.WriteString(viewer, "\x02\x00\x00\x01"+encoding); err != nil { // SetEncodings
+		t.Fatal(err)
+	}
+	offer := make([]byte, 16) // an update with one rectangle that says: there is sound
+	if _, err := io.ReadFull(viewer, offer); err != nil || string(offer[12:]) != encoding {
+		t.Fatalf("the display answered %x (%v)", offer, err)
+	}
+	// 16 bits, stereo, 44,100 Hz; begin.
+	if _, err := io.WriteString(viewer, "\xff\x01\x00\x02\x03\x02\x00\x00\xac\x44\xff\x01\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	if err := alive(viewer); err != nil { // QEMU has dealt with what came before
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(procFile(t, i.PID(), "maps")) {
+		if strings.Contains(line, "/audio-") {
+			t.Errorf("QEMU loaded %s", line)
+		}
+	}
+}
+
 func TestScreensAreBounded(t *testing.T) {
 	cfg := testConfig(t)
 	i, err := Launch(t.Context(), cfg, channelSpec(t, cfg, MachineQ35, FirmwareBIOS, bootDisk))

@@ -40,6 +40,7 @@ type confinement struct {
 	UID      int    `json:"uid"`
 	GID      int    `json:"gid"`
 	KeepFDs  int    `json:"keep_fds"` // number of descriptors after confineFD that QEMU gets
+	Memory   uint64 `json:"memory"`   // bytes that QEMU may have of its own: see ownMemory
 	Hostname string `json:"hostname"`
 
 	Args []string `json:"args"`
@@ -118,7 +119,7 @@ func readConfinement(fd int) (*confinement, error) {
 	if err := json.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("read the orders: %w", err)
 	}
-	if len(c.Args) == 0 || c.KeepFDs < 0 {
+	if len(c.Args) == 0 || c.KeepFDs < 0 || c.Memory == 0 {
 		return nil, errors.New("the orders are incomplete")
 	}
 	if c.Isolate && (c.UID == 0 || c.GID == 0 || c.Root == "") {
@@ -285,6 +286,7 @@ func limit(c *confinement) error {
 		{"open files", unix.RLIMIT_NOFILE, maxOpenFiles},
 		{"locked memory", unix.RLIMIT_MEMLOCK, maxLocked},
 		{"processes", unix.RLIMIT_NPROC, maxThreads},
+		{"memory", unix.RLIMIT_DATA, c.Memory},
 	}
 	for _, l := range limits {
 		if l.resource == unix.RLIMIT_NPROC && !c.Isolate {

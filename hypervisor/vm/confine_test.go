@@ -216,13 +216,13 @@ func checkLimits(t *testing.T, pid int) {
 	for name, want := range map[string]string{
 		"Max core file size": "0 0", "Max open files": "1024 1024",
 		"Max locked memory": "1048576 1048576", "Max processes": "2048 2048",
+		// 2 GiB, 1 GiB for the emulator, 64 MiB of guest, a vCPU, 256 requests of a disk.
+		"Max data size": "3833593856 3833593856",
 	} {
-		for line := range strings.Lines(limits) {
-			if rest, ok := strings.CutPrefix(line, name+" "); ok {
-				if f := strings.Fields(rest); len(f) < 2 || f[0]+" "+f[1] != want {
-					t.Errorf("%s: %q, want %q", name, rest, want)
-				}
-			}
+		_, line, _ := strings.Cut(limits, name+" ")
+		line, _, _ = strings.Cut(line, "\n")
+		if f := strings.Fields(line); len(f) < 2 || f[0]+" "+f[1] != want {
+			t.Errorf("%s: %q, want %q", name, line, want)
 		}
 	}
 }
@@ -257,8 +257,9 @@ func TestConfineRefuses(t *testing.T) {
 	for name, orders := range map[string]string{
 		"no JSON":      "{",
 		"nothing":      "{}",
-		"root's uid":   `{"isolate":true,"args":["/bin/true"],"root":"/x","uid":0,"gid":1}`,
-		"no directory": `{"isolate":true,"args":["/bin/true"],"uid":1,"gid":1}`,
+		"root's uid":   `{"isolate":true,"args":["/bin/true"],"root":"/x","uid":0,"gid":1,"memory":1}`,
+		"no directory": `{"isolate":true,"args":["/bin/true"],"uid":1,"gid":1,"memory":1}`,
+		"no limit":     `{"args":["/bin/true"]}`,
 		"too long":     strings.Repeat(" ", maxConfinement+1),
 	} {
 		path := filepath.Join(t.TempDir(), "orders")
@@ -295,7 +296,9 @@ func TestConfinedSees(t *testing.T) {
 		l.accel = AccelKVM
 	}
 	l.giveOrders()
-	l.orders.Args = []string{shell, "sh", "-c", `id; hostname; ls -ln /dev; ls -l /proc /sys /tmp /home 2>&1
+	l.orders.Memory = 100 << 20
+	l.orders.Args = []string{shell, "sh", "-c", `id; hostname; dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null && echo some memory
+dd if=/dev/zero of=/dev/null bs=128M count=1 2>/dev/null || echo no more memory; ls -ln /dev; ls -l /proc /sys /tmp /home 2>&1
 echo x >/x; echo x >/dev/x; echo x >/usr/lib/x; echo x >/dev/null && echo null works; kill -0 1; /usr/bin/busybox mount -t tmpfs x /usr`}
 	cmd, orders, output, err := l.spawn()
 	if err != nil {
@@ -314,7 +317,7 @@ echo x >/x; echo x >/dev/x; echo x >/usr/lib/x; echo x >/dev/null && echo null w
 	cmd.Wait()
 	have := said.String()
 	want := []string{
-		"uid=787000 gid=787000\nuvbond\n", "null works",
+		"uid=787000 gid=787000\nuvbond\n", "null works", "some memory\nno more memory",
 		"/proc: No such file", "/sys: No such file", "/tmp: No such file", "/home: No such file",
 		"create /x: Read-only file system", "create /dev/x: Read-only file system", "create /usr/lib/x: Read-only file system",
 		"kill pid 1: Operation not permitted", "mount: permission denied (are you root?)",

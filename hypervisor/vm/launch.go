@@ -182,7 +182,7 @@ func (l *launch) giveOrders() {
 	if l.spec.ConsoleSocket != "" {
 		l.line.console = translate(l.spec.ConsoleSocket)
 	}
-	o.Args = l.line.args()
+	o.Args, o.Memory = l.line.args(), l.line.ownMemory()
 }
 
 // bindSocket makes the directory of a socket visible to QEMU and returns the socket's

@@ -22,12 +22,14 @@ const screenFD = "screen"
 // addScreen adds the display. Every firmware, boot loader and kernel knows this one,
 // in text and in graphics. `-vnc none` is a VNC server that listens nowhere: its
 // viewers come by add_client. What they ask about sharing is ignored: none can throw
-// the others out.
+// the others out. A viewer that asks for sound hears silence: without a backend QEMU
+// would go and load the host's sound drivers for it, one after the other.
 func (c *commandLine) addScreen(a *argList) {
 	if !c.screen {
 		return
 	}
-	a.add("-vnc", "none,share=ignore")
+	a.add("-audiodev", "none,id=silence")
+	a.add("-vnc", "none,share=ignore,audiodev=silence")
 	a.object("-device", options{{"driver", "VGA"}, {"id", "screen"}})
 	// Absolute positions, without which a viewer's pointer and the guest's part. Guests
 	// without a driver for it use the PS/2 mouse that each machine has, as the keyboard.
