@@ -50,6 +50,7 @@ type State struct {
 	Hash     []byte // of them: SHA-256 as it marshals itself
 	Piece    uint64 // bytes
 	Prefixes []byte // SHA-256 of the base up to the end of each piece, 32 bytes each
+	Last     []byte // SHA-256 of the last sector that was written; nil: none was, or nobody knows
 }
 
 // Image is where the disk is written to.
@@ -163,6 +164,7 @@ func (s *step) finish() (State, error) {
 		if err := s.image.Sync(); err != nil {
 			return st, &ImageError{err}
 		}
+		st.Last = s.last
 	}
 	if st.Done < s.plan.Size {
 		m, ok := s.hash.(encoding.BinaryMarshaler)
@@ -198,6 +200,7 @@ type step struct {
 	budget   Budget
 	progress func(uint64)
 	cipher   *xts.Cipher // of the phase Write
+	last     []byte      // State.Last of what this step wrote
 	st       State
 	hash     hash.Hash
 }

@@ -133,5 +133,7 @@ func (s *step) write(p *piece) error {
 	if _, err := s.image.WriteAt(p.mem[:whole], luks.DataOffset+int64(p.off)); err != nil {
 		return &ImageError{err}
 	}
+	sum := sha256.Sum256(p.mem[whole-sector : whole])
+	s.last = sum[:]
 	return nil
 }
