@@ -117,8 +117,11 @@ var sequences = map[string]struct{ accepted, refused [][]string }{
 			{`uvbond-grow {"disk":"root","size":4096}`, `uvbond-grow {"disk":"root","size":8192}`}, {"stop"}, {"uvbond-delete"}},
 	},
 	"build": {
-		accepted: [][]string{{`uvbond-build {"disk":"root"}`}, {`uvbond-build {"disk":"root"}`, `uvbond-build {"disk":"root"}`, `uvbond-build {"disk":"root"}`}},
-		refused: [][]string{{`uvbond-build`}, {`uvbond-build {"disk":"../x"}`}, {`uvbond-build {"disk":"root","base":"x"}`}, {query}, {"uvbond-launch"},
+		accepted: [][]string{{`uvbond-build {"disk":"root"}`}, {`uvbond-build {"disk":"root"}`, `uvbond-build {"disk":"root"}`, `uvbond-build {"disk":"root"}`},
+			{`uvbond-build {"disk":"root","place":{"storage":"ceph1","export":"web1"}}`, `uvbond-build {"disk":"root","place":{"storage":"ceph1","export":""}}`}},
+		refused: [][]string{{`uvbond-build`}, {`uvbond-build {"disk":"../x"}`}, {`uvbond-build {"disk":"root","base":"x"}`}, {query},
+			{`uvbond-build {"disk":"root","place":{"storage":"ceph1"}}`}, {`uvbond-build {"disk":"root","place":{"storage":"nbd://x","export":"y"}}`}, {`uvbond-build {"disk":"root","place":{"storage":"ceph1","export":"a b"}}`},
+			{`uvbond-build {"disk":"root","place":"ceph1"}`}, {`uvbond-build {"disk":"root","place":{"storage":"ceph1","export":"x","uri":"y"}}`}, {"uvbond-launch"},
 			{`uvbond-build {"disk":"root"}`, "stop"}, {`uvbond-build {"disk":"root"}`, "uvbond-delete"}},
 	},
 	"undelegate": {
@@ -317,7 +320,8 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for call, want := range map[string]bool{`uvbond-build {"disk":"root"}`: true, `uvbond-build {"disk":"data"}`: false, `uvbond-build {"disk":"root","x":1}`: false} {
+	for call, want := range map[string]bool{`uvbond-build {"disk":"root"}`: true, `uvbond-build {"disk":"data"}`: false, `uvbond-build {"disk":"root","x":1}`: false,
+		`uvbond-build {"disk":"root","place":{"storage":"ceph1","export":"web1"}}`: true, `uvbond-build {"disk":"data","place":{"storage":"ceph1","export":"web1"}}`: false} {
 		name, args := decode(t, call)
 		if err := m.Start().Step(name, args); (err == nil) != want {
 			t.Errorf("%s: %v", call, err)

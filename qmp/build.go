@@ -4,9 +4,17 @@ import "fmt"
 
 // BuildArgs are the arguments of uvbond-build. Two descriptors travel beside the
 // request, in this order: of the base image, open for reading, and of the disk's
-// image, open for reading and writing.
+// image, open for reading and writing. When the image is on a storage, Place says
+// where, and only the first one travels.
 type BuildArgs struct {
-	Disk string `json:"disk"`
+	Disk  string `json:"disk"`
+	Place *Place `json:"place,omitempty"`
+}
+
+// Place is an export of one of the storages of the hypervisor's configuration.
+type Place struct {
+	Storage string `json:"storage"`
+	Export  string `json:"export"`
 }
 
 // BuildState is how far a disk is made from its base image. It answers uvbond-build.

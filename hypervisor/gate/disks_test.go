@@ -99,20 +99,25 @@ func TestBuild(t *testing.T) {
 		defer file.Close()
 		files = append(files, file)
 	}
+	there := &qmp.Place{Storage: "ceph1", Export: "web1"}
 	for name, c := range map[string]struct {
 		disk  string
+		place *qmp.Place
 		files []*os.File
 		class string
 	}{
-		"another disk": {"data", files[:2], qmp.ClassRefused}, "no files": {"root", nil, qmp.ClassInvalid},
-		"one file": {"root", files[:1], qmp.ClassInvalid}, "three files": {"root", files, qmp.ClassInvalid},
+		"another disk": {"data", nil, files[:2], qmp.ClassRefused}, "no files": {"root", nil, nil, qmp.ClassInvalid},
+		"one file": {"root", nil, files[:1], qmp.ClassInvalid}, "three files": {"root", nil, files, qmp.ClassInvalid},
+		"another disk there": {"data", there, files[:1], qmp.ClassRefused}, "no files for there": {"root", there, nil, qmp.ClassInvalid},
+		"a file and a place": {"root", there, files[:2], qmp.ClassInvalid}, "an address": {"root", &qmp.Place{Storage: "nbd://10.0.0.1", Export: "x"}, files[:1], qmp.ClassRefused},
+		"a strange export": {"root", &qmp.Place{Storage: "ceph1", Export: "a b"}, files[:1], qmp.ClassRefused},
 	} {
 		conn := f.dial()
 		sealed, ticket := f.ticket(f.a, "build", exact)
 		if err := open(t, conn, f.a, sealed); err != nil {
 			t.Fatal(err)
 		}
-		if got := class(t, conn.Execute(t.Context(), qmp.CmdBuild, qmp.BuildArgs{Disk: c.disk}, nil, c.files...)); got != c.class {
+		if got := class(t, conn.Execute(t.Context(), qmp.CmdBuild, qmp.BuildArgs{Disk: c.disk, Place: c.place}, nil, c.files...)); got != c.class {
 			t.Errorf("%s: %q", name, got)
 		}
 		if r := f.receipt(f.a, closeSession(t, conn).Receipt, ticket); r.Verdict != bond.VerdictRefused {
@@ -142,11 +147,14 @@ func TestBuild(t *testing.T) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	}
+	if err := conn.Execute(t.Context(), qmp.CmdBuild, qmp.BuildArgs{Disk: "root", Place: there}, &r, files[0]); err != nil {
+		t.Fatal(err)
+	}
 	receipt := f.receipt(f.a, closeSession(t, conn).Receipt, ticket)
-	if receipt.Verdict != bond.VerdictDone || len(receipt.Calls) != 2 || receipt.Calls[1].Detail != r.Detail() || !strings.Contains(r.Detail(), "made: root") {
+	if receipt.Verdict != bond.VerdictDone || len(receipt.Calls) != 3 || receipt.Calls[1].Detail != r.Detail() || !strings.Contains(r.Detail(), "made: root") {
 		t.Errorf("%+v", receipt)
 	}
-	if ran := f.a.ran(); len(ran) != 2 || !strings.HasPrefix(ran[0], "build root from") {
+	if ran := f.a.ran(); len(ran) != 3 || ran[0] != "build root from true to true" || ran[2] != "build root from true to ceph1:web1" {
 		t.Errorf("%q", ran)
 	}
 }

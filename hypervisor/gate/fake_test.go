@@ -184,7 +184,11 @@ func (v *fakeVM) Build(_ context.Context, b Build) (*qmp.BuildState, error) {
 	if err := v.fail[qmp.CmdBuild]; err != nil {
 		return nil, err
 	}
-	v.executed = append(v.executed, fmt.Sprintf("build %s from %t to %t", b.Disk, b.Base != nil, b.Image != nil))
+	to := fmt.Sprint(b.Image != nil)
+	if b.Place != nil {
+		to = b.Place.Storage + ":" + b.Place.Export
+	}
+	v.executed = append(v.executed, fmt.Sprintf("build %s from %t to %s", b.Disk, b.Base != nil, to))
 	return &qmp.BuildState{Disk: b.Disk, Phase: qmp.BuildDone, Done: 7, Total: 7}, nil
 }
 

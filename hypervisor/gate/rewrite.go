@@ -51,12 +51,22 @@ func growFile(args any, files *[]*os.File) (any, *qmp.Error) {
 	return g, nil
 }
 
-// buildFiles takes the two descriptors that come with uvbond-build.
+// buildFiles takes the descriptors that come with uvbond-build: of the base image,
+// and of the disk's image unless that is on a storage.
 func buildFiles(args any, files *[]*os.File) (any, *qmp.Error) {
-	if len(*files) != 2 {
-		return nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: %d descriptors came with the message, two must: of the base image and of the disk's image", len(*files))}
+	a := args.(qmp.BuildArgs)
+	b := Build{Disk: a.Disk, Place: a.Place}
+	want, what := 2, "two must: of the base image and of the disk's image"
+	if a.Place != nil {
+		want, what = 1, "one must where the disk's image is on a storage: of the base image"
 	}
-	b := Build{Disk: args.(qmp.BuildArgs).Disk, Base: (*files)[0], Image: (*files)[1]}
+	if len(*files) != want {
+		return nil, &qmp.Error{Class: qmp.ClassInvalid, Desc: fmt.Sprintf("UVBond: %d descriptors came with the message, %s", len(*files), what)}
+	}
+	b.Base = (*files)[0]
+	if a.Place == nil {
+		b.Image = (*files)[1]
+	}
 	*files = nil
 	return b, nil
 }

@@ -62,8 +62,9 @@ type Grow struct {
 // Build says which disk is to be made, from what and where.
 type Build struct {
 	Disk  string
-	Base  *os.File // the base image, which nobody vouches for
-	Image *os.File // the disk's
+	Base  *os.File   // the base image, which nobody vouches for
+	Image *os.File   // the disk's; nil: it is at
+	Place *qmp.Place // an export of a storage, unchecked
 }
 
 // VM is one bonded VM as the gate sees it. All methods are safe for concurrent use.

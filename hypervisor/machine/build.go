@@ -7,8 +7,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/disk/build"
 	"github.com/uvbond/uvbond/disk/luks"
@@ -36,11 +34,10 @@ const (
 // state of the work and the key are the daemon's already, and a keeper would have
 // to be started for each step. It runs beside everything else, bounded in time,
 // memory and number; storage that does not answer costs its VM and one of the
-// places, and nobody else anything.
+// places, and nobody else anything. Of a storage it reads whether an export is empty
+// and what was written last (takeUp), with the client that keepers use.
 func (m *Machine) Build(ctx context.Context, g gate.Build) (*qmp.BuildState, error) {
-	files := []*os.File{g.Base, g.Image}
-	st, err := m.build(ctx, g, &files)
-	closeAll(files)
+	st, err := m.build(ctx, g)
 	var q *qmp.Error
 	if errors.As(err, &q) && q.Class == qmp.ClassInvalid {
 		m.recordEntry(state.Entry{Kind: "refused", Who: "hypervisor", Text: "build: " + clip(q.Desc),
@@ -49,34 +46,32 @@ func (m *Machine) Build(ctx context.Context, g gate.Build) (*qmp.BuildState, err
 	return st, err
 }
 
-// build sets files to nil when it has handed them on.
-func (m *Machine) build(ctx context.Context, g gate.Build, files *[]*os.File) (*qmp.BuildState, error) {
-	b := m.builds[g.Disk]
+// build takes over the files of g.
+func (m *Machine) build(ctx context.Context, g gate.Build) (*qmp.BuildState, error) {
+	b, made, err := m.toBuild(g.Disk)
 	if b == nil {
-		return nil, invalid("the VM has no disk %q that is made from a base image", clip(g.Disk))
+		closeAll([]*os.File{g.Base, g.Image})
+		return made, err
 	}
-	if now := b.look(); now.Phase == qmp.BuildDone {
-		return &now, nil // whatever came along: what the guest has written since is its own
-	}
-	if m.occupied() {
-		return nil, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; a disk is made before the first start"}
-	}
-	j, err := m.newJob(b, g)
+	j, err := m.newJob(ctx, b, g)
 	if err != nil {
 		return nil, err
 	}
+	return m.doJob(ctx, j)
+}
+
+// doJob does it when its turn comes.
+func (m *Machine) doJob(ctx context.Context, j *job) (*qmp.BuildState, error) {
 	turn, err := m.takeTurn(ctx, j)
 	if !turn || err != nil {
-		j.rec.Wipe()
-		now := b.look()
+		j.close()
+		now := j.build.look()
 		return &now, err
 	}
-	*files = nil
 	done := make(chan error, 1)
 	go func() {
-		err := j.step(ctx)
-		j.rec.Wipe()
-		closeAll([]*os.File{g.Base, g.Image})
+		err := m.step(ctx, j)
+		j.close()
 		m.manager.endTurn(j)
 		done <- err
 	}()
@@ -86,8 +81,23 @@ func (m *Machine) build(ctx context.Context, g gate.Build, files *[]*os.File) (*
 	if err := m.keepBuild(j); err != nil {
 		return nil, err
 	}
-	now := b.look()
+	now := j.build.look()
 	return &now, nil
+}
+
+// toBuild finds what is to be done: nothing when the disk is made, whatever came
+// along, for what the guest has written since is its own.
+func (m *Machine) toBuild(disk string) (b *diskBuild, made *qmp.BuildState, err error) {
+	if b = m.builds[disk]; b == nil {
+		return nil, nil, invalid("the VM has no disk %q that is made from a base image", clip(disk))
+	}
+	if now := b.look(); now.Phase == qmp.BuildDone {
+		return nil, &now, nil
+	}
+	if m.occupied() {
+		return nil, nil, &qmp.Error{Class: qmp.ClassRunning, Desc: "UVBond: the VM has an instance; a disk is made before the first start"}
+	}
+	return b, nil, nil
 }
 
 // errStuck says that a step did not stop when it had to.
@@ -122,53 +132,64 @@ type job struct {
 	plan   *build.Plan
 	build  *diskBuild
 	base   *os.File
-	image  *os.File
-	inode  [2]uint64 // of image
+	image  buildImage
+	place  imagePlace // of image
+	was    imagePlace // of what is written to, as recorded
 	before build.State
 	after  build.State
 	wrong  [32]byte
 	fresh  bool // nothing was recorded of this build
 }
 
-// newJob checks what was handed over and takes up what is recorded.
-func (m *Machine) newJob(b *diskBuild, g gate.Build) (*job, error) {
-	rec, err := m.store.Bond(m.id)
-	if err != nil {
-		return nil, err
+// newJob checks what was handed over, takes it over and takes up what is recorded.
+func (m *Machine) newJob(ctx context.Context, b *diskBuild, g gate.Build) (*job, error) {
+	j := &job{build: b, base: g.Base}
+	if g.Image != nil {
+		j.image = fileImage{g.Image}
 	}
-	j := &job{rec: rec, build: b, base: g.Base, image: g.Image}
-	if err := m.fillJob(j, g.Disk); err != nil {
-		rec.Wipe()
+	if err := m.fillJob(ctx, j, g); err != nil {
+		j.close()
 		return nil, err
 	}
 	return j, nil
 }
 
-func (m *Machine) fillJob(j *job, disk string) (err error) {
+// close gives back all that a job holds, but its turn.
+func (j *job) close() {
+	if j.rec != nil {
+		j.rec.Wipe()
+	}
+	j.base.Close()
+	if j.image != nil {
+		j.image.Close()
+	}
+}
+
+func (m *Machine) fillJob(ctx context.Context, j *job, g gate.Build) (err error) {
+	if j.rec, err = m.store.Bond(m.id); err != nil {
+		return err
+	}
 	for i := range j.rec.Spec.Disks {
-		if d := &j.rec.Spec.Disks[i]; d.Name == disk && d.Base != nil {
+		if d := &j.rec.Spec.Disks[i]; d.Name == g.Disk && d.Base != nil {
 			j.disk = d
 		}
 	}
 	if j.disk == nil {
-		return invalid("the VM has no disk %q that is made from a base image", clip(disk))
+		return invalid("the VM has no disk %q that is made from a base image", clip(g.Disk))
 	}
 	j.plan = planOf(j.disk)
-	if j.inode, err = checkBuildFiles(j.disk, j.base, j.image); err != nil {
+	if err := m.openImage(ctx, j, g); err != nil {
 		return err
 	}
-	r, err := m.store.Build(m.id, disk)
+	r, err := m.store.Build(m.id, g.Disk)
 	if err != nil {
 		return err
 	}
 	if r == nil {
 		r, j.fresh = &state.BuildRecord{}, true
 	}
-	j.wrong = r.Wrong
-	j.before = build.State{Phase: build.Phase(r.Phase), Done: r.Done, Hash: r.Hash, Piece: r.Piece, Prefixes: r.Prefixes}
-	if j.before.Phase == build.Write && r.Image != j.inode {
-		j.before.Done, j.before.Hash = 0, nil // another file has nothing of what was written
-	}
+	j.wrong, j.was = r.Wrong, imagePlace{r.Image, r.Storage, r.Export}
+	j.before = build.State{Phase: build.Phase(r.Phase), Done: r.Done, Hash: r.Hash, Piece: r.Piece, Prefixes: r.Prefixes, Last: r.Last}
 	return nil
 }
 
@@ -198,41 +219,18 @@ func checkBases(s *bond.Spec) error {
 	return nil
 }
 
-// checkBuildFiles refuses descriptors that do not fit, and returns the image's inode.
-func checkBuildFiles(d *bond.Disk, base, image *os.File) (inode [2]uint64, err error) {
-	writable := *d
-	writable.ReadOnly = false
-	if inode, err = checkFile(&writable, image); err != nil {
-		return inode, err
-	}
-	reading := *d
-	reading.ReadOnly = true
-	other, err := checkFile(&reading, base)
-	if err != nil {
-		return inode, diskError(d.Name, "its base image is not open for reading, or is neither a file nor a block device")
-	}
-	if other == inode {
-		return inode, diskError(d.Name, "its base image and its image are the same file")
-	}
-	size, err := fileSize(base)
-	switch {
-	case err != nil:
-		return inode, diskError(d.Name, "its base image: "+err.Error())
-	case uint64(size) != d.Base.Size:
-		return inode, diskError(d.Name, fmt.Sprintf("the base image has %d bytes, its owner registered %d", size, d.Base.Size))
-	}
-	if size, err = fileSize(image); err != nil {
-		return inode, diskError(d.Name, err.Error())
-	}
-	if need := d.DataOffset + d.Length; uint64(size) < need {
-		return inode, diskError(d.Name, fmt.Sprintf("its image has %d bytes, the registration needs %d", size, need))
-	}
-	return inode, nil
-}
-
 // step works for a while.
-func (j *job) step(ctx context.Context) (err error) {
-	j.after, err = build.Step(ctx, j.plan, j.before, j.base, j.image, stepBudget, j.build.set)
+func (m *Machine) step(ctx context.Context, j *job) error {
+	stop := j.image.giveUp(ctx)
+	defer stop()
+	err := m.takeUp(j)
+	if err == nil {
+		j.after, err = build.Step(ctx, j.plan, j.before, j.base, j.image, stepBudget, j.build.set)
+	}
+	var image *build.ImageError
+	if ctx.Err() != nil && errors.As(err, &image) {
+		return ctx.Err() // that is why the image failed
+	}
 	return err
 }
 
@@ -255,7 +253,7 @@ func (m *Machine) keepBuild(j *job) error {
 func (m *Machine) putBuild(j *job, entries ...state.Entry) error {
 	a := &j.after
 	return m.store.PutBuild(m.id, j.disk.Name, &state.BuildRecord{Phase: int(a.Phase), Done: a.Done, Hash: a.Hash, Piece: a.Piece,
-		Prefixes: a.Prefixes, Wrong: j.wrong, Image: j.inode}, entries...)
+		Prefixes: a.Prefixes, Last: a.Last, Wrong: j.wrong, Image: j.was.inode, Storage: j.was.storage, Export: j.was.export}, entries...)
 }
 
 func buildEntry(j *job, text string) state.Entry {
@@ -281,8 +279,11 @@ func (m *Machine) notBuilt(j *job, err error) error {
 	}
 	j.build.put(j.before, j.wrong)
 	switch {
-	case errors.As(err, &base), errors.As(err, &image):
+	case errors.As(err, &base):
 		return diskError(j.disk.Name, err.Error())
+	case errors.As(err, &image):
+		m.log.Error("a disk cannot be made: its image fails", "disk", j.disk.Name, "storage", j.place.storage, "export", j.place.export, "err", err)
+		return &qmp.Error{Class: qmp.ClassUnavailable, Desc: fmt.Sprintf("UVBond: disk %s: %v", j.disk.Name, j.place.failed(image))}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &qmp.Error{Class: qmp.ClassUnavailable, Desc: fmt.Sprintf("UVBond: disk %s: the session ended during a step, which is lost; the next goes on", j.disk.Name)}
 	}
@@ -308,34 +309,4 @@ func (m *Machine) takeTurn(ctx context.Context, j *job) (bool, error) {
 func (m *Manager) endTurn(j *job) {
 	<-m.builders
 	m.freeImage(j)
-}
-
-// claimImage refuses an image that is another VM's, or that a step still works on.
-func (m *Manager) claimImage(j *job) error {
-	for _, mc := range m.list() {
-		inst := mc.live()
-		if inst == nil {
-			continue
-		}
-		for _, f := range inst.currentFiles() {
-			var st unix.Stat_t
-			if unix.Fstat(int(f.Fd()), &st) == nil && inodeOf(&st) == j.inode {
-				return diskError(j.disk.Name, "its image is the file of a disk of a VM that runs")
-			}
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.images[j.inode] || j.build.busy {
-		return &qmp.Error{Class: qmp.ClassUnavailable, Desc: fmt.Sprintf("UVBond: disk %s: a step on it, or on its image, still waits for its storage", j.disk.Name)}
-	}
-	m.images[j.inode], j.build.busy = true, true
-	return nil
-}
-
-func (m *Manager) freeImage(j *job) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.images, j.inode)
-	j.build.busy = false
 }

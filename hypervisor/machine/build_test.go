@@ -28,8 +28,9 @@ import (
 // built is a VM whose one disk is to be made from a base image.
 type built struct {
 	*bonded
-	content     []byte // of the base that the owner means
-	base, image string // paths
+	content     []byte     // of the base that the owner means
+	base, image string     // paths
+	place       *qmp.Place // nil: the image is handed over
 }
 
 const builtBytes = 3<<20 + 512 // of a base: four pieces
@@ -70,6 +71,9 @@ func (b *built) resize(path string, size int64) {
 // step is one uvbond-build, with files as the server opens them.
 func (b *built) step() (*qmp.BuildState, error) {
 	b.w.t.Helper()
+	if b.place != nil {
+		return b.machine().Build(b.w.t.Context(), gate.Build{Disk: "disk0", Base: b.open(b.base, os.O_RDONLY), Place: b.place})
+	}
 	return b.stepWith(b.base, b.image, os.O_RDONLY, os.O_RDWR)
 }
 
@@ -415,7 +419,7 @@ func TestStuckStorage(t *testing.T) {
 	w := newWorld(t)
 	b, other := w.built(), w.built()
 	mc := b.machine()
-	j, err := mc.newJob(mc.builds["disk0"], gate.Build{Disk: "disk0", Base: b.open(b.base, os.O_RDONLY), Image: b.open(b.image, os.O_RDWR)})
+	j, err := mc.newJob(t.Context(), mc.builds["disk0"], gate.Build{Disk: "disk0", Base: b.open(b.base, os.O_RDONLY), Image: b.open(b.image, os.O_RDWR)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +451,7 @@ func TestSameImage(t *testing.T) {
 	w := newWorld(t)
 	b, other := w.built(), w.built()
 	mc := b.machine()
-	j, err := mc.newJob(mc.builds["disk0"], gate.Build{Disk: "disk0", Base: b.open(b.base, os.O_RDONLY), Image: b.open(b.image, os.O_RDWR)})
+	j, err := mc.newJob(t.Context(), mc.builds["disk0"], gate.Build{Disk: "disk0", Base: b.open(b.base, os.O_RDONLY), Image: b.open(b.image, os.O_RDWR)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -548,7 +552,7 @@ func TestBuildWithoutRoom(t *testing.T) {
 			break
 		}
 	}
-	if classOf(err) != qmp.ClassInvalid || !strings.Contains(err.Error(), "the image cannot be written: ") || !strings.Contains(err.Error(), "no space left") {
+	if classOf(err) != qmp.ClassUnavailable || !strings.Contains(err.Error(), "the image cannot be written: ") || !strings.Contains(err.Error(), "no space left") {
 		t.Fatalf("%v", err)
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {

@@ -59,8 +59,8 @@ type Manager struct {
 	slots    map[int]bool
 	pending  int // registrations between their check and their place in machines
 
-	builders chan struct{}      // holds one token for each step of a build that runs
-	images   map[[2]uint64]bool // that such steps write to; guarded by mu
+	builders chan struct{}       // holds one token for each step of a build that runs
+	images   map[imagePlace]bool // that such steps write to; guarded by mu
 
 	channels atomic.Int64 // open ones of all VMs, as far as their keepers have told
 
@@ -73,7 +73,7 @@ var _ gate.Host = (*Manager)(nil)
 // daemon was restarted.
 func New(ctx context.Context, cfg Config, store *state.Store) (*Manager, error) {
 	m := &Manager{cfg: cfg, store: store, log: cfg.Log, machines: map[bond.VMID]*Machine{}, slots: map[int]bool{},
-		builders: make(chan struct{}, maxBuilders), images: map[[2]uint64]bool{}}
+		builders: make(chan struct{}, maxBuilders), images: map[imagePlace]bool{}}
 	if m.cfg.Clock == nil {
 		m.cfg.Clock = time.Now
 	}

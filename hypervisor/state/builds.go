@@ -16,12 +16,15 @@ const (
 // BuildRecord is how far a disk is made. What it says is on stable storage.
 type BuildRecord struct {
 	Phase    int       `cbor:"1,keyasint"`
-	Done     uint64    `cbor:"2,keyasint"`           // bytes of the base in this phase, whole pieces
-	Hash     []byte    `cbor:"3,keyasint,omitempty"` // SHA-256 after Done bytes, as it marshals itself
-	Piece    uint64    `cbor:"4,keyasint,omitempty"` // bytes
-	Prefixes []byte    `cbor:"5,keyasint,omitempty"` // SHA-256 of the base up to the end of each piece
-	Wrong    [32]byte  `cbor:"6,keyasint"`           // digest of the last base that was not the owner's; zero: none
-	Image    [2]uint64 `cbor:"7,keyasint"`           // device and inode of what was written to
+	Done     uint64    `cbor:"2,keyasint"`            // bytes of the base in this phase, whole pieces
+	Hash     []byte    `cbor:"3,keyasint,omitempty"`  // SHA-256 after Done bytes, as it marshals itself
+	Piece    uint64    `cbor:"4,keyasint,omitempty"`  // bytes
+	Prefixes []byte    `cbor:"5,keyasint,omitempty"`  // SHA-256 of the base up to the end of each piece
+	Wrong    [32]byte  `cbor:"6,keyasint"`            // digest of the last base that was not the owner's; zero: none
+	Image    [2]uint64 `cbor:"7,keyasint"`            // device and inode of the file that is written to
+	Storage  string    `cbor:"8,keyasint,omitempty"`  // name of the storage that is written to, in the place of a file
+	Export   string    `cbor:"9,keyasint,omitempty"`  // and of the export there
+	Last     []byte    `cbor:"10,keyasint,omitempty"` // SHA-256 of the last sector that was written
 }
 
 // Build returns how far a disk is made, or nil when that has not begun.

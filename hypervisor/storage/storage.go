@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"regexp"
 	"time"
@@ -117,11 +118,21 @@ func (s *Storage) Connect(ctx context.Context, export string) (net.Conn, nbdclie
 // Look opens an export to look at a disk's header. It also fails where the keeper
 // would: a read-only export of a disk that is not, blocks longer than sectors.
 func (s *Storage) Look(ctx context.Context, export string, sectorSize int, readOnly bool) (*nbdclient.Client, error) {
+	return s.open(ctx, export, headerWait, nbdclient.Config{SectorSize: sectorSize, ReadOnly: readOnly})
+}
+
+// Write opens an export to make a disk in it, whose sectors have that size. What waits
+// for an answer of the server for longer than outage fails.
+func (s *Storage) Write(ctx context.Context, export string, sectorSize int, outage time.Duration, log *slog.Logger) (*nbdclient.Client, error) {
+	return s.open(ctx, export, outage, nbdclient.Config{SectorSize: sectorSize, Log: log})
+}
+
+// open opens an export over one connection, within headerWait.
+func (s *Storage) open(ctx context.Context, export string, outage time.Duration, c nbdclient.Config) (*nbdclient.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, headerWait)
 	defer cancel()
-	return nbdclient.Open(ctx, nbdclient.Config{
-		Dial: s.uri.Dial, Export: export, TLS: s.tls, Connections: 1, Outage: headerWait, SectorSize: sectorSize, ReadOnly: readOnly,
-	})
+	c.Dial, c.Export, c.TLS, c.Connections, c.Outage = s.uri.Dial, export, s.tls, 1, outage
+	return nbdclient.Open(ctx, c)
 }
 
 // Check looks whether the server answers, for the doctor. An export that does not

@@ -134,10 +134,10 @@ func (t *trial) unticketed(a *process, m, other *based, plain *machine) error {
 	if err := t.present(a, "a ticket that was used", m.machine, used, qmp.ClassReplayed, in(m.machine)); err != nil {
 		return err
 	}
-	if err := t.build(a, plain, plain.name, "of a disk that its owner encrypted", m.files(), qmp.ClassInvalid, 1); err != nil {
+	if err := t.build(a, plain, qmp.BuildArgs{Disk: plain.name}, "of a disk that its owner encrypted", m.files(), qmp.ClassInvalid, 1); err != nil {
 		return err
 	}
-	if err := t.build(a, m.machine, "data", "of a disk that there is not", m.files(), qmp.ClassInvalid, 1); err != nil {
+	if err := t.build(a, m.machine, qmp.BuildArgs{Disk: "data"}, "of a disk that there is not", m.files(), qmp.ClassInvalid, 1); err != nil {
 		return err
 	}
 	for _, v := range []*based{m, other} {
@@ -151,8 +151,8 @@ func (t *trial) unticketed(a *process, m, other *based, plain *machine) error {
 
 // build sends one hypercall under the owner's ticket. recorded is how many entries the
 // audit log then has of it beside the session's own.
-func (t *trial) build(a *process, m *machine, disk, name string, files []file, class string, recorded int) error {
-	out, err := a.run(move{Line: m.open(m.ticket("build"))}, move{Line: request(qmp.CmdBuild, qmp.BuildArgs{Disk: disk}), Files: files},
+func (t *trial) build(a *process, m *machine, args qmp.BuildArgs, name string, files []file, class string, recorded int) error {
+	out, err := a.run(move{Line: m.open(m.ticket("build"))}, move{Line: request(qmp.CmdBuild, args), Files: files},
 		move{Line: request(qmp.CmdClose, nil)}, move{Do: doClose})
 	if err != nil {
 		return err
@@ -198,18 +198,37 @@ func (t *trial) wrongBuildFiles(a *process, m, other *based, plain *machine) err
 		{"from zeros without end", []file{{"/dev/zero", unix.O_RDONLY}, image}, 1}, {"from a file of the kernel", []file{{"/proc/self/environ", unix.O_RDONLY}, image}, 1},
 		{"from a folder", []file{{t.disks(), unix.O_RDONLY | unix.O_DIRECTORY}, image}, 1},
 	} {
-		if err := t.build(a, m.machine, m.name, c.name, c.files, qmp.ClassInvalid, c.owed); err != nil {
+		if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, c.name, c.files, qmp.ClassInvalid, c.owed); err != nil {
 			return err
 		}
 	}
 	for _, kind := range []string{ofPipe, ofSocket, ofMemory, ofEvent, ofEpoll, ofPidfd, ofTimer, ofProcess} {
-		if err := t.build(a, m.machine, m.name, "from "+kind, []file{{kind, 0}, image}, qmp.ClassInvalid, 1); err != nil {
+		if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, "from "+kind, []file{{kind, 0}, image}, qmp.ClassInvalid, 1); err != nil {
 			return err
 		}
 		if kind == ofMemory {
 			continue // a file like any other, and long enough
 		}
-		if err := t.build(a, m.machine, m.name, "into "+kind, []file{base, {kind, 0}}, qmp.ClassInvalid, 1); err != nil {
+		if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, "into "+kind, []file{base, {kind, 0}}, qmp.ClassInvalid, 1); err != nil {
+			return err
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		place qmp.Place
+		files []file
+		class string
+	}{
+		{"into a storage that there is not", qmp.Place{Storage: "san", Export: "x"}, []file{base}, qmp.ClassInvalid}, {"into an address", qmp.Place{Storage: "nbd://127.0.0.1", Export: "x"}, []file{base}, qmp.ClassRefused},
+		{"into a socket's path", qmp.Place{Storage: "san", Export: "x?socket=/run/x"}, []file{base}, qmp.ClassRefused}, {"into nowhere", qmp.Place{}, []file{base}, qmp.ClassRefused},
+		{"from the image into a storage", qmp.Place{Storage: "san", Export: "x"}, []file{image}, qmp.ClassInvalid},
+	} {
+		if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name, Place: &c.place}, c.name, c.files, c.class, 1); err != nil {
+			return err
+		}
+	}
+	for name, files := range map[string][]file{"into a file and a storage": m.files(), "into a storage without a base": nil} {
+		if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name, Place: &qmp.Place{Storage: "san", Export: "x"}}, name, files, qmp.ClassInvalid, 0); err != nil {
 			return err
 		}
 	}
@@ -233,7 +252,7 @@ func (t *trial) wrongBases(a *process, m, other *based, _ *machine) error {
 		if err != nil {
 			return err
 		}
-		return t.build(a, m.machine, m.name, name, []file{f, image}, qmp.ClassInvalid, 1)
+		return t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, name, []file{f, image}, qmp.ClassInvalid, 1)
 	}
 	changed := func(at int) []byte {
 		c := bytes.Clone(m.content)
@@ -249,7 +268,7 @@ func (t *trial) wrongBases(a *process, m, other *based, _ *machine) error {
 		}
 	}
 	t.refused("no wrong base was ever enciphered", m.blank())
-	if err := t.build(a, m.machine, m.name, "from the right base, checked", m.files(), "", 0); err != nil {
+	if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, "from the right base, checked", m.files(), "", 0); err != nil {
 		return err
 	}
 	if err := give("from another base than was checked", changed(7)); err != nil {
@@ -264,7 +283,7 @@ func (t *trial) wrongBases(a *process, m, other *based, _ *machine) error {
 
 // madeOnce makes the disk as its owner wants it, and then again.
 func (t *trial) madeOnce(a *process, m, _ *based, _ *machine) error {
-	if err := t.build(a, m.machine, m.name, "from the right base", m.files(), "", 0); err != nil {
+	if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, "from the right base", m.files(), "", 0); err != nil {
 		return err
 	}
 	if err := m.start(a); err != nil {
@@ -277,7 +296,7 @@ func (t *trial) madeOnce(a *process, m, _ *based, _ *machine) error {
 		return err
 	}
 	// It changes nothing, and says that it is done, whatever comes along.
-	if err := t.build(a, m.machine, m.name, "of a disk that is made", m.files(), "", 0); err != nil {
+	if err := t.build(a, m.machine, qmp.BuildArgs{Disk: m.name}, "of a disk that is made", m.files(), "", 0); err != nil {
 		return err
 	}
 	after, err := os.ReadFile(m.disk)

@@ -96,7 +96,12 @@ func growFits(args map[string]any) bool {
 }
 
 func buildFits(args map[string]any) bool {
-	return keys("disk")(args) && isText(args["disk"])
+	return keys("disk", "place")(args) && isText(args["disk"]) && isPlace(args["place"])
+}
+
+func isPlace(v any) bool {
+	o, ok := v.(map[string]any)
+	return v == nil || ok && keys("storage", "export")(o) && isText(o["storage"]) && isText(o["export"])
 }
 
 func revokeFits(args map[string]any) bool {
@@ -156,10 +161,19 @@ var shippedArguments = map[string]func(map[string]any) bool{
 	qmp.CmdGrow: func(a map[string]any) bool {
 		return exactly(a, "disk", "size") && matches(a["disk"], "[a-z][a-z0-9-]{0,15}") && within(a["size"], 512, 1<<63-1)
 	},
-	qmp.CmdBuild: func(a map[string]any) bool {
-		return exactly(a, "disk") && matches(a["disk"], "[a-z][a-z0-9-]{0,15}")
-	},
+	qmp.CmdBuild:  buildShipped,
 	qmp.CmdLaunch: launchShipped,
+}
+
+func buildShipped(a map[string]any) bool {
+	if _, there := a["place"]; there {
+		p, ok := a["place"].(map[string]any)
+		if !ok || !exactly(p, "storage", "export") || !matches(p["storage"], "[a-z][a-z0-9-]*") || !matches(p["export"], "[A-Za-z0-9._/:@+-]*") {
+			return false
+		}
+	}
+	_, disk := a["disk"]
+	return disk && keys("disk", "place")(a) && matches(a["disk"], "[a-z][a-z0-9-]{0,15}")
 }
 
 func launchShipped(a map[string]any) bool {

@@ -207,6 +207,8 @@ func strangers(disk string) []call {
 		{qmp.CmdRevoke, map[string]any{"delegation": strings.Repeat("a", 64)}},
 		{qmp.CmdGrow, map[string]any{"disk": disk, "size": num(machinetest.DiskBytes)}},
 		{qmp.CmdBuild, map[string]any{"disk": disk}},
+		{qmp.CmdBuild, map[string]any{"disk": disk, "place": map[string]any{"storage": "san", "export": "x"}}},
+		{qmp.CmdBuild, map[string]any{"disk": disk, "place": map[string]any{"storage": "nbd://evil", "export": "x"}}},
 		launchOf(disk, "", nil),
 		launchOf(disk, "expect", map[string]any{"memory": num(32 << 20), "vcpus": num(1), "firmware": "bios", "machine": "pc"}),
 		launchOf(disk, "expect", map[string]any{"memory": num(1 << 30), "machine": "q35"}),
