@@ -172,6 +172,102 @@ func TestBuildCommand(t *testing.T) {
 	}
 }
 
+// exports is a program that makes files of a folder, writes down how it was run, and
+// fails while there is a file "full" in it.
+func exports(t *testing.T) (program, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	program = filepath.Join(dir, "exports")
+	text := fmt.Sprintf(`#!/bin/sh
+echo "$*" >> %[1]s/log
+test ! -e %[1]s/full || { echo "the pool is full" >&2; exit 1; }
+case $1 in
+make) truncate -s "$4" "%[1]s/$3" ;;
+remove) rm -f "%[1]s/$3" ;;
+esac
+`, dir)
+	if err := os.WriteFile(program, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return program, dir
+}
+
+// TestBuildOnStorage: the provider's configuration puts disks that are made from base
+// images on a storage. Their exports are made, named to the gate, and removed.
+func TestBuildOnStorage(t *testing.T) {
+	program, dir := exports(t)
+	r := start(t, func(c *config.Config) {
+		c.Bases = config.Bases{Storage: "ceph1", Exports: program}
+		c.Limits.FreeSpace = 1 << 60 // of which nothing is needed
+		c.Limits.Quota = 10 << 20
+	})
+	tok := r.token("alice")
+	roomy := *r.cfg // the base itself is a file
+	roomy.Limits.FreeSpace = 0
+	served := r.cfg
+	r.cfg = &roomy
+	r.offer("debian-12.raw", sample(100_000))
+	r.cfg = served
+	r.want(r.blank(tok, "debian-12.raw", "x", 11<<20), 413, "Quota")
+	full := filepath.Join(dir, "full")
+	if err := os.WriteFile(full, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if a := r.want(r.blank(tok, "debian-12.raw", "web1-disk0", 1<<20), 503, "Unavailable"); !strings.Contains(a.raw, "ceph1") || strings.Contains(a.raw, dir) || strings.Contains(a.raw, "pool") {
+		t.Error(a.raw)
+	}
+	os.Remove(full)
+	image := r.want(r.blank(tok, "debian-12.raw", "web1-disk0", 1<<20), 200, "").text("id")
+	if a := r.want(r.blank(tok, "debian-12.raw", "web1-disk0", 1<<20), 200, ""); a.text("id") != image || a.text("state") != "ready" {
+		t.Error(a.raw)
+	}
+	if info, err := os.Stat(filepath.Join(dir, image)); err != nil || info.Size() != 1<<20 {
+		t.Fatal(info, err)
+	}
+	if _, err := os.Stat(filepath.Join(r.cfg.ImageDir(), image)); err == nil {
+		t.Error("there is a file as well")
+	}
+	vm := vmID(1)
+	r.want(r.do(tok, "POST", "/v1/vms", newVM(vm, "web1", image)), 200, "")
+	var mu sync.Mutex
+	var problems []string
+	r.gate.Handle(qmp.CmdBuild, func(c *gatetest.Call) (any, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		place, _ := c.Arguments["place"].(map[string]any)
+		if len(c.Files) != 1 || c.Arguments["disk"] != "root" || place["storage"] != "ceph1" || place["export"] != image {
+			problems = append(problems, fmt.Sprintf("%d files for %v", len(c.Files), c.Arguments))
+		}
+		return qmp.BuildState{Disk: "root", Phase: qmp.BuildDone, Done: 5, Total: 5}, nil
+	})
+	for name, params := range map[string]map[string]any{"build": {"disk": "root"}, "start": nil} {
+		c := command(vm, name)
+		if params != nil {
+			c["params"] = params
+		}
+		if a := r.want(r.do(tok, "POST", "/v1/vms/"+vm+"/commands", c), 200, ""); a.text("outcome") != "done" {
+			t.Error(a.raw)
+		}
+	}
+	mu.Lock()
+	if len(problems) > 0 {
+		t.Errorf("%q", problems)
+	}
+	mu.Unlock()
+	// An image that no VM has goes with its export.
+	other := r.want(r.blank(tok, "debian-12.raw", "another", 1<<20), 200, "").text("id")
+	r.want(r.do(tok, "DELETE", "/v1/images/"+other, nil), 204, "")
+	log, err := os.ReadFile(filepath.Join(dir, "log"))
+	make := "make ceph1 %s 1048576\n"
+	if want := fmt.Sprintf(make+make+make+"remove ceph1 %s\n", image, image, other, other); string(log) != want || err != nil {
+		t.Errorf("%v, the program was run as %s, want %s", err, log, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, other)); err == nil {
+		t.Error("its export is still there")
+	}
+	r.want(r.do(tok, "DELETE", "/v1/images/"+image, nil), 409, "Conflict")
+}
+
 func (r *rig) remove(base string) {
 	r.t.Helper()
 	st, err := store.Open(r.t.Context(), r.cfg.Database())

@@ -96,7 +96,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 // ImageOptions are the image store's options by the configuration.
 func ImageOptions(cfg *config.Config, log *slog.Logger) images.Options {
 	return images.Options{Dir: cfg.ImageDir(), MaxImages: int64(cfg.Limits.MaxImages), FreeSpace: int64(cfg.Limits.FreeSpace),
-		Expiry: cfg.Limits.UploadExpiry.D(), Log: log}
+		Expiry: cfg.Limits.UploadExpiry.D(), Exports: images.Exports{Storage: cfg.Bases.Storage, Program: cfg.Bases.Exports}, Log: log}
 }
 
 // BaseStore is where the public base images are, by the configuration.

@@ -216,6 +216,26 @@ func TestDoctor(t *testing.T) {
 	if !strings.Contains(out, `"missing": 0`) {
 		t.Fatal(out)
 	}
+	for program, want := range map[string]string{"/bin/true": "makes exports for new disks on ceph1", "": "nobody makes exports", r.config: "cannot be run by this user"} {
+		conf, err := os.ReadFile(r.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more := fmt.Appendf(conf, "\n[bases]\nstorage = \"ceph1\"\nexports = %q\n", program)
+		if err := os.WriteFile(r.config, more, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code := 0
+		if program == r.config {
+			code = 1
+		}
+		if out, _ := r.run(code, "doctor"); !strings.Contains(out, want) {
+			t.Errorf("%q: no %q in %s", program, want, out)
+		}
+		if err := os.WriteFile(r.config, more[:len(conf)], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestUsage(t *testing.T) {

@@ -92,7 +92,7 @@ func (a *app) examine(ctx context.Context) []check {
 		path = "defaults, no file"
 	}
 	running := serverRuns(cfg)
-	return []check{
+	checks := []check{
 		named("configuration", ok("%s", path)),
 		named("user", user(cfg, asRoot)),
 		named("data directory", dataDir(cfg)),
@@ -102,6 +102,21 @@ func (a *app) examine(ctx context.Context) []check {
 		named("port", port(cfg, running)),
 		named("gate", gateAnswers(ctx, cfg)),
 	}
+	if cfg.Bases.Storage != "" {
+		checks = append(checks, named("bases.exports", exportMaker(cfg)))
+	}
+	return checks
+}
+
+// exportMaker looks at the program that makes exports. It is not run.
+func exportMaker(cfg *config.Config) check {
+	if cfg.Bases.Exports == "" {
+		return note("set bases.exports, unless the storage makes exports when it is asked for them", "nobody makes exports for new disks on %s", cfg.Bases.Storage)
+	}
+	if err := unix.Access(cfg.Bases.Exports, unix.X_OK); err != nil {
+		return missing("chmod +x "+cfg.Bases.Exports+", or correct bases.exports", "%s cannot be run by this user: %v", cfg.Bases.Exports, err)
+	}
+	return ok("%s makes exports for new disks on %s", cfg.Bases.Exports, cfg.Bases.Storage)
 }
 
 func (a *app) configFile() string {

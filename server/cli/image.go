@@ -90,7 +90,8 @@ func (a *app) imagePlace() *cobra.Command {
 		Use: "place IMAGE", Short: "Say that an image's data is on a storage, or in its file again", Args: exactly(1),
 		Long: "VMs that are started from now on use the export of that name, on the storage that the hypervisor's\n" +
 			"configuration has under that name ([storage.NAME]). Copy the data there before; nothing is copied\n" +
-			"or removed by this command. The VM that uses the image must be stopped.",
+			"or removed by this command. The VM that uses the image must be stopped. A disk that is still to be\n" +
+			"made from a base image needs an export that is empty; it is made there from the beginning.",
 		Example: "  nbdcopy /var/lib/uvbond-server/images/IMAGE 'nbd+unix:///web1?socket=/run/storage/ceph1.sock'\n" +
 			"  uvbond-server image place IMAGE --storage ceph1 --export web1\n  uvbond-server image place IMAGE --file",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -35,6 +36,7 @@ type Config struct {
 	Log           Log                 `toml:"log"`
 	Limits        Limits              `toml:"limits"`
 	Timeouts      Timeouts            `toml:"timeouts"`
+	Bases         Bases               `toml:"bases"`
 	Taps          map[string][]string `toml:"taps"` // VM id -> tap interfaces, in the order of its NICs
 
 	path string
@@ -71,6 +73,12 @@ type Limits struct {
 	FreeSpace         Size     `toml:"free_space"`              // kept free on the data directory's file system
 	GateWait          Duration `toml:"gate_wait"`               // a command waits so long for another session on its VM
 	PollInterval      Duration `toml:"poll_interval,omitempty"` // between looks at a VM that shuts down
+}
+
+// Bases is about disks that are made from base images.
+type Bases struct {
+	Storage string `toml:"storage"` // of the hypervisor's, where they lie; empty: in data_dir
+	Exports string `toml:"exports"` // program that makes and removes exports there; empty: somebody else does
 }
 
 // Timeouts bound slow clients and slow ends.
@@ -199,6 +207,21 @@ func (c *Config) validateLimits() error {
 	}
 	if l.MaxVMs < 0 {
 		return errors.New("limits.max_vms: must not be negative")
+	}
+	return c.validatePlaces()
+}
+
+// storageName is what the gate accepts.
+var storageName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+func (c *Config) validatePlaces() error {
+	switch b := c.Bases; {
+	case b.Storage != "" && !storageName.MatchString(b.Storage):
+		return fmt.Errorf("bases.storage %q: a storage of the hypervisor's is called like %s", b.Storage, storageName)
+	case b.Exports != "" && b.Storage == "":
+		return errors.New("bases.exports: name the storage, too")
+	case b.Exports != "" && !filepath.IsAbs(b.Exports):
+		return fmt.Errorf("bases.exports %q: an absolute path is needed", b.Exports)
 	}
 	for vm := range c.Taps {
 		if len(vm) != 32 {

@@ -92,7 +92,7 @@ func (m *Manager) recover(ctx context.Context) error {
 func (m *Manager) recoverImage(ctx context.Context, img *store.Image) error {
 	switch img.State {
 	case store.ImageDeleting:
-		return m.remove(ctx, img.ID)
+		return m.remove(ctx, img)
 	case store.ImageFailed:
 		return m.unlink(img.ID)
 	case store.ImageVerifying:
@@ -165,7 +165,7 @@ func (m *Manager) expire(ctx context.Context, img *store.Image, before time.Time
 	for i := range now {
 		if now[i].ID == img.ID {
 			m.opts.Log.Info("upload expired", "image", img.ID, "state", img.State, "offset", img.Offset)
-			return m.remove(ctx, img.ID)
+			return m.remove(ctx, img)
 		}
 	}
 	return nil

@@ -42,6 +42,7 @@ type Options struct {
 	MaxImages int64
 	FreeSpace int64         // bytes to keep free on the file system
 	Expiry    time.Duration // of an upload without progress
+	Exports   Exports       // of disks made from base images
 	Log       *slog.Logger
 }
 
@@ -107,9 +108,9 @@ func (m *Manager) create(ctx context.Context, t *store.Tenant, n store.NewImage)
 	if err != nil {
 		return nil, createProblem(err)
 	}
-	if created && size > free-m.opts.FreeSpace {
+	if created && img.Storage == "" && size > free-m.opts.FreeSpace {
 		// Only now: an upload that is already under way must be found even on a full disk.
-		if err := m.remove(context.WithoutCancel(ctx), img.ID); err != nil {
+		if err := m.remove(context.WithoutCancel(ctx), img); err != nil {
 			return nil, problem.Internal(err)
 		}
 		return nil, noSpace("the server's disk has room for %d more bytes, the image has %d", max(free-m.opts.FreeSpace, 0), size)
@@ -174,7 +175,7 @@ func (m *Manager) Delete(ctx context.Context, t *store.Tenant, id string) error 
 	}
 	defer unlock()
 	// From here the client's going away must not leave half a removal.
-	err = m.remove(context.WithoutCancel(ctx), id)
+	err = m.remove(context.WithoutCancel(ctx), img)
 	switch {
 	case errors.Is(err, store.ErrInUse):
 		return problem.New(http.StatusConflict, problem.ClassConflict, "image %s is in use by VM %s; delete the VM first", id, img.VM)
@@ -187,15 +188,18 @@ func (m *Manager) Delete(ctx context.Context, t *store.Tenant, id string) error 
 }
 
 // remove marks, unlinks and forgets, in this order: a crash in between is
-// finished by recover.
-func (m *Manager) remove(ctx context.Context, id string) error {
-	if err := m.store.MarkImageDeleting(ctx, id); err != nil {
+// finished by recover. An export that cannot be removed is not waited for.
+func (m *Manager) remove(ctx context.Context, img *store.Image) error {
+	if err := m.store.MarkImageDeleting(ctx, img.ID); err != nil {
 		return err
 	}
-	if err := m.unlink(id); err != nil {
+	if err := m.unlink(img.ID); err != nil {
 		return err
 	}
-	return m.store.RemoveImage(ctx, id)
+	if err := m.opts.Exports.remove(ctx, img); err != nil {
+		m.opts.Log.Error("the export of a removed image stays: remove it", "image", img.ID, "storage", img.Storage, "export", img.Export, "error", err)
+	}
+	return m.store.RemoveImage(ctx, img.ID)
 }
 
 func (m *Manager) unlink(id string) error {

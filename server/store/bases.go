@@ -68,7 +68,7 @@ func (s *Store) bases(ctx context.Context, where string, args ...any) ([]Base, e
 	return out, rows.Err()
 }
 
-// FinishBlank makes an image ready whose file has its full length and no content
+// FinishBlank makes an image ready whose file or export is there, without content
 // yet. ErrState when it is not waiting for that.
 func (s *Store) FinishBlank(ctx context.Context, id string) error {
 	r, err := s.db.ExecContext(ctx, `UPDATE images SET position = size, state = 'ready', updated = ? WHERE id = ? AND state = 'uploading' AND base <> ''`, s.now().Unix(), id)

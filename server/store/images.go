@@ -28,19 +28,19 @@ type Image struct {
 	State, Reason    string
 	Used             bool // a VM has had it: its content is live and no longer as announced
 	VM               string
-	Storage          string // where its data is; "": in its file
+	Storage, Export  string // where its data is; "": in its file
 	Base             string // name of the base image that the hypervisor makes it from; "": it was uploaded
 	Created, Updated time.Time
 }
 
 const imageColumns = `i.id, i.name, i.tenant, i.size, i.sha256, i.position, i.hashing, i.state, i.reason, i.used,
-	coalesce((SELECT vm FROM vm_disks WHERE image = i.id), ''), i.storage, i.base, i.created, i.updated`
+	coalesce((SELECT vm FROM vm_disks WHERE image = i.id), ''), i.storage, i.export, i.base, i.created, i.updated`
 
 func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
 	var i Image
 	var sum []byte
 	var created, updated int64
-	err := row.Scan(&i.ID, &i.Name, &i.Tenant, &i.Size, &sum, &i.Offset, &i.Hashing, &i.State, &i.Reason, &i.Used, &i.VM, &i.Storage, &i.Base, &created, &updated)
+	err := row.Scan(&i.ID, &i.Name, &i.Tenant, &i.Size, &sum, &i.Offset, &i.Hashing, &i.State, &i.Reason, &i.Used, &i.VM, &i.Storage, &i.Export, &i.Base, &created, &updated)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -49,12 +49,14 @@ func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
 	return &i, nil
 }
 
-// NewImage announces an upload, or with Base an image that nothing is uploaded to.
+// NewImage announces an upload, or with Base an image that nothing is uploaded to. With
+// Storage that is an export there, which has the image's id for its name.
 type NewImage struct {
-	Name   string
-	Size   int64
-	SHA256 [32]byte
-	Base   string
+	Name    string
+	Size    int64
+	SHA256  [32]byte
+	Base    string
+	Storage string
 }
 
 // CreateImage stores a new upload, or returns the one that the same tenant
@@ -78,9 +80,12 @@ func (s *Store) CreateImage(ctx context.Context, id string, tenant *Tenant, n Ne
 		if count >= maxImages {
 			return &QuotaError{What: "images", Used: count, Wanted: 1, Limit: maxImages}
 		}
-		now := s.now().Unix()
-		if _, err := tx.ExecContext(ctx, `INSERT INTO images (id, tenant, name, size, sha256, base, state, created, updated)
-			VALUES (?, ?, ?, ?, ?, ?, 'uploading', ?, ?)`, id, tenant.ID, n.Name, n.Size, n.SHA256[:], n.Base, now, now); err != nil {
+		now, export := s.now().Unix(), ""
+		if n.Storage != "" {
+			export = id
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO images (id, tenant, name, size, sha256, base, storage, export, state, created, updated)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'uploading', ?, ?)`, id, tenant.ID, n.Name, n.Size, n.SHA256[:], n.Base, n.Storage, export, now, now); err != nil {
 			return err
 		}
 		created = true

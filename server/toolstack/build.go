@@ -1,6 +1,7 @@
 package toolstack
 
 import (
+	"os"
 	"time"
 
 	"github.com/uvbond/uvbond/qmp"
@@ -20,13 +21,20 @@ const (
 // waits any more, or the session has to end. What was done stays done, so that is
 // no failure: the owner's next ticket goes on from there.
 func build(s *session) error {
-	if len(s.cmd.Disks) != 1 || s.cmd.Base == nil {
+	if len(s.cmd.Disks)+len(s.cmd.Exports) != 1 || s.cmd.Base == nil {
 		return &failure{"a base image and one disk are needed"}
 	}
-	d := s.cmd.Disks[0]
+	args, files := qmp.BuildArgs{}, []*os.File{s.cmd.Base}
+	if len(s.cmd.Exports) == 1 {
+		x := s.cmd.Exports[0]
+		args = qmp.BuildArgs{Disk: x.Name, Place: &qmp.Place{Storage: x.Storage, Export: x.Export}}
+	} else {
+		args.Disk = s.cmd.Disks[0].Name
+		files = append(files, s.cmd.Disks[0].File)
+	}
 	for n := 0; ; {
 		var r qmp.BuildState
-		if err := s.call(buildTimeout, qmp.CmdBuild, qmp.BuildArgs{Disk: d.Name}, &r, s.cmd.Base, d.File); err != nil {
+		if err := s.call(buildTimeout, qmp.CmdBuild, args, &r, files...); err != nil {
 			return err
 		}
 		if n++; r.Phase == qmp.BuildDone || n >= buildSteps || s.waiting.Err() != nil || time.Until(s.deadline) < buildMargin {

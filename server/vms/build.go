@@ -6,13 +6,14 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/uvbond/uvbond/qmp"
 	"github.com/uvbond/uvbond/server/problem"
 	"github.com/uvbond/uvbond/server/store"
 	"github.com/uvbond/uvbond/server/toolstack"
 )
 
-// openBuild opens what the hypervisor needs to make a disk from its base image. Both
-// stay the caller's to close.
+// openBuild opens what the hypervisor needs to make a disk from its base image: that,
+// and the disk's image unless it is on a storage. They stay the caller's to close.
 func (s *Service) openBuild(ctx context.Context, v *store.VM, disk string, cmd *toolstack.Command) error {
 	i := slices.IndexFunc(v.Disks, func(d store.Disk) bool { return d.Name == disk })
 	if i < 0 {
@@ -22,17 +23,18 @@ func (s *Service) openBuild(ctx context.Context, v *store.VM, disk string, cmd *
 	if err != nil {
 		return problem.Internal(err)
 	}
-	switch {
-	case p.Base == "":
+	if p.Base == "" {
 		return problem.New(http.StatusUnprocessableEntity, problem.ClassInvalid, "disk %s is not made from a base image", disk)
-	case p.Storage != "":
-		return problem.New(http.StatusConflict, problem.ClassConflict, "the image of disk %s is on storage %s; disks are made in the server's own files, and placed elsewhere afterwards", disk, p.Storage)
 	}
 	base, err := s.Bases.Open(ctx, p.Base)
 	if errors.Is(err, store.ErrNotFound) {
 		return problem.New(http.StatusNotFound, problem.ClassNotFound, "base image %s is not offered any more", p.Base)
 	} else if err != nil {
 		return problem.Internal(err)
+	}
+	if p.Storage != "" {
+		cmd.Base, cmd.Exports = base, []qmp.DiskExport{{Name: disk, Storage: p.Storage, Export: p.Export}}
+		return nil
 	}
 	image, err := s.Images.Open(p.Image)
 	if err != nil {

@@ -174,7 +174,7 @@ func TestExamplesAreTheDefaults(t *testing.T) {
 	want := config.Default()
 	want.DataDir = s.DataDir // its default depends on the user
 	if s.Name != want.Name || s.Listen != want.Listen || s.MetricsListen != want.MetricsListen || s.Gate != want.Gate ||
-		s.Log != want.Log || s.Limits != want.Limits || s.Timeouts != want.Timeouts || len(s.Taps) != 0 || len(s.TLS.Names) != 0 || s.TLS.Cert != "" {
+		s.Log != want.Log || s.Limits != want.Limits || s.Timeouts != want.Timeouts || s.Bases != want.Bases || len(s.Taps) != 0 || len(s.TLS.Names) != 0 || s.TLS.Cert != "" {
 		t.Errorf("server.toml: have %+v, want %+v", s, want)
 	}
 }
