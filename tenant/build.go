@@ -105,12 +105,15 @@ func buildFailed(ctx context.Context, name string, res *Result, err error) error
 	if !errors.As(err, &f) || f.Code == fail.Forged {
 		return err
 	}
-	if res != nil && res.Receipt != nil && res.Receipt.Verdict != bond.VerdictDone {
-		f.Hint = "nothing can start from it; if your SHA-256 is right, the provider must offer that very image: then go on with: uvbond vm build " + name +
-			"; if not, delete the VM and create it anew: uvbond vm delete " + name
-		return f
+	switch {
+	case res == nil || res.Receipt == nil || res.Receipt.Verdict == bond.VerdictDone:
+		f.Hint = again
+	case f.Class == classUnavailable:
+		f.Hint = "the provider's storage must work again; " + again
+	default:
+		f.Hint = "nothing can start from it; when the provider has put that right (your SHA-256 needs that very image) go on with: uvbond vm build " + name +
+			"; if your SHA-256 is wrong, delete the VM and create it anew: uvbond vm delete " + name
 	}
-	f.Hint = again
 	return f
 }
 

@@ -116,7 +116,7 @@ func (o *Owner) channelRefused(op *opened, r *client.RefusalError) error {
 	code, hint := fail.Unknown, "try again; what the hypervisor saw of it: uvbond audit "+op.vm.Name
 	claim := r.Error()
 	switch off := o.clockOff(op.conn); {
-	case r.Class == "Unavailable":
+	case r.Class == classUnavailable:
 		code, hint = fail.Connection, "wait and try again, then tell the provider"
 	case r.Class == classNotRunning || r.Class == classStale:
 		hint = "it has no instance now, or a newer one: uvbond vm status " + op.vm.Name

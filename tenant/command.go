@@ -17,15 +17,16 @@ import (
 // classRedirected and the following are the gate's error classes that the
 // client reacts to.
 const (
-	classRedirected = "Redirected"
-	classExpired    = "Expired"
-	classReplayed   = "Replayed"
-	classNotRunning = "NotRunning"
-	classRunning    = "Running"
-	classStale      = "Stale"
-	classBusy       = "Busy"
-	classRevoked    = "Revoked"
-	classNotBuilt   = "NotBuilt"
+	classRedirected  = "Redirected"
+	classExpired     = "Expired"
+	classReplayed    = "Replayed"
+	classNotRunning  = "NotRunning"
+	classRunning     = "Running"
+	classStale       = "Stale"
+	classBusy        = "Busy"
+	classRevoked     = "Revoked"
+	classNotBuilt    = "NotBuilt"
+	classUnavailable = "Unavailable"
 )
 
 // Result is what a command led to. Receipt is nil unless it was verified.
