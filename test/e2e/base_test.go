@@ -32,7 +32,7 @@ const baseSize = 768 << 20
 func TestBase(t *testing.T) {
 	w := newWorld(t)
 	u := w.user("alice")
-	plain, sum := w.offer(image(t, guest.Options{Secret: secret}), "debian-12.raw")
+	plain, sum := w.offer(image(t, guest.Options{Secret: secret}), "debian-12.raw", baseSize)
 	u.says(exitDone, "debian-12.raw", "base", "list", "--host", "lab")
 	create := func(name string) []string {
 		return []string{"vm", "create", name, "--host", "lab", "--base", "debian-12.raw", "--sha256", sum, "--disk-size", "800MiB",
@@ -114,9 +114,9 @@ func TestWrongBase(t *testing.T) {
 	w.operator(exitRefused, "Denied", "gate", "--vm", u.id("web1"), "uvbond-build", `{"disk":"disk0"}`)
 }
 
-// offer makes a guest's disk longer and offers it, as the operator does. It returns
-// the file and its SHA-256.
-func (w *world) offer(from, name string) (path, sum string) {
+// offer makes a guest's disk size bytes long and offers it, as the operator does. It
+// returns the file and its SHA-256.
+func (w *world) offer(from, name string, size int64) (path, sum string) {
 	w.Helper()
 	path = filepath.Join(w.lab.Dir, name)
 	if err := guest.Copy(w.Context(), from, path); err != nil {
@@ -125,7 +125,7 @@ func (w *world) offer(from, name string) (path, sum string) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		w.Fatal(err)
 	}
-	if err := os.Truncate(path, baseSize); err != nil {
+	if err := os.Truncate(path, size); err != nil {
 		w.Fatal(err)
 	}
 	r := w.operator(exitDone, "offered as "+name, "base", "add", path)
@@ -253,13 +253,9 @@ func (w *world) otherImages(u *user, plain string) {
 func (w *world) holds(u *user, plain string) {
 	w.Helper()
 	stored := w.images()[0]
+	w.opens(stored)
 	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 	defer cancel()
-	open := exec.CommandContext(ctx, "/usr/sbin/cryptsetup", "open", "--test-passphrase", "--key-file", "-", stored)
-	open.Stdin = strings.NewReader(passphrase)
-	if out, err := open.CombinedOutput(); err != nil {
-		w.Errorf("cryptsetup open: %v %s", err, out)
-	}
 	dump, err := exec.CommandContext(ctx, "/usr/sbin/cryptsetup", "luksDump", stored).CombinedOutput()
 	if err != nil || !regexp.MustCompile(`(?s)aes-xts-plain64.*argon2id`).Match(dump) {
 		w.Errorf("cryptsetup luksDump: %v %s", err, dump)

@@ -61,11 +61,17 @@ func newWorld(t *testing.T) *world {
 // configured is newWorld with more lines in the hypervisor's configuration.
 func configured(t *testing.T, config string) *world {
 	t.Helper()
+	return bothConfigured(t, config, "")
+}
+
+// bothConfigured has more lines in the server's configuration as well.
+func bothConfigured(t *testing.T, config, server string) *world {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New(t.Context(), lab.Options{Bin: bin, Operator: []string{self, "operator"}, Config: config})
+	l, err := lab.New(t.Context(), lab.Options{Bin: bin, Operator: []string{self, "operator"}, Config: config, Server: server})
 	if err != nil {
 		t.Fatal(err)
 	}

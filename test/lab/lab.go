@@ -37,6 +37,7 @@ type Options struct {
 	Operator []string  // command line that runs OperatorMain
 	Log      io.Writer // what daemon and server log; nil: kept in files only
 	Config   string    // further lines for the hypervisor's configuration
+	Server   string    // the same for the server's
 	QEMU     string    // program to run as QEMU, copied; "": the installed one
 }
 
@@ -171,7 +172,8 @@ func (l *Lab) StartServer(ctx context.Context) error {
 		l.serverPort = freePort()
 	}
 	conf := filepath.Join(l.Dir, "server", "server.toml")
-	text := fmt.Sprintf("listen = \"127.0.0.1:%d\"\ndata_dir = %q\ngate = %q\n", l.serverPort, filepath.Join(l.Dir, "server", "data"), cmp.Or(l.ServerGate, l.Gate))
+	text := fmt.Sprintf("listen = \"127.0.0.1:%d\"\ndata_dir = %q\ngate = %q\n%s\n",
+		l.serverPort, filepath.Join(l.Dir, "server", "data"), cmp.Or(l.ServerGate, l.Gate), l.opts.Server)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return err
 	}
