@@ -16,7 +16,11 @@ import (
 func file(e disk.Engine, flags int) contract.Back {
 	return func(t testing.TB, size int64) disk.Backend {
 		t.Helper()
-		f, err := os.OpenFile(filepath.Join(t.TempDir(), "disk"), os.O_RDWR|os.O_CREATE|flags, 0o600)
+		dir := t.TempDir()
+		if flags == unix.O_DIRECT {
+			dir = disktest.DirectDir(t)
+		}
+		f, err := os.OpenFile(filepath.Join(dir, "disk"), os.O_RDWR|os.O_CREATE|flags, 0o600)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -189,7 +189,11 @@ func TestTruncatedUnderway(t *testing.T) {
 
 // truncatedUnderway ends the file within a sector, and within a block of direct I/O.
 func truncatedUnderway(t *testing.T, flag int) {
-	path := filepath.Join(t.TempDir(), "disk")
+	dir := t.TempDir()
+	if flag == unix.O_DIRECT {
+		dir = disktest.DirectDir(t)
+	}
+	path := filepath.Join(dir, "disk")
 	if err := os.WriteFile(path, make([]byte, testOffset+16384), 0o600); err != nil {
 		t.Fatal(err)
 	}

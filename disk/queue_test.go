@@ -42,13 +42,16 @@ func backends(t testing.TB, size int64) map[string]Backend {
 	if !ringWorks() {
 		t.Log("io_uring is not to be had here: its tests fall back to threads")
 	}
-	return map[string]Backend{
+	all := map[string]Backend{
 		"memory":  disktest.New(size),
 		"waiting": file(t.TempDir(), Waiting, false),
 		"threads": file(t.TempDir(), Threads, false),
 		"ring":    file(t.TempDir(), Ring, false),
-		"direct":  file(t.TempDir(), Ring, true),
 	}
+	if dir := disktest.FindDirectDir(t); dir != "" {
+		all["direct"] = file(dir, Ring, true)
+	}
+	return all
 }
 
 // TestQueueModel runs random requests, many at a time, against plain bytes. Each
@@ -439,7 +442,7 @@ func TestArena(t *testing.T) {
 
 // TestDirect checks when O_DIRECT is used.
 func TestDirect(t *testing.T) {
-	f, err := os.CreateTemp(t.TempDir(), "")
+	f, err := os.CreateTemp(disktest.DirectDir(t), "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func TestDirectIO(t *testing.T) {
 	offered := b.files()
 	again, err := disk.Direct(offered["root"], 4096)
 	if err != nil {
-		t.Fatalf("the folder for temporary files cannot do direct I/O: %v", err)
+		t.Skipf("the folder for temporary files cannot do direct I/O: %v; set TMPDIR to a folder on a disk", err)
 	}
 	again.Close()
 	if err := b.launch(offered); err != nil {
