@@ -2,11 +2,15 @@ package keeper
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/uvbond/uvbond/channel"
 	"github.com/uvbond/uvbond/channel/forward"
@@ -37,6 +41,46 @@ func listenWith(t *testing.T, x *fixture) (l net.Listener) {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// TestPersist: a connection for which QEMU's listener had no room is tried again at once, and
+// one that is refused is not.
+func TestPersist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		attempts := 0
+		full := func(ctx context.Context) (net.Conn, error) {
+			attempts++
+			if attempts == 4 {
+				return new(net.TCPConn), nil
+			}
+			var d net.Dialer
+			<-ctx.Done() // what the kernel does with a packet that it drops
+			return d.DialContext(ctx, "tcp", "127.0.0.1:1")
+		}
+		began := time.Now()
+		if c, err := persist(t.Context(), full); c == nil || err != nil || time.Since(began) > 200*time.Millisecond {
+			t.Errorf("%v, %v after %v", c, err, time.Since(began))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		attempts = 5
+		if c, err := persist(ctx, full); c != nil || !errors.Is(err, context.DeadlineExceeded) || attempts > 40 {
+			t.Errorf("%v, %v, %d attempts", c, err, attempts)
+		}
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	attempts := 0
+	_, err = persist(t.Context(), func(ctx context.Context) (net.Conn, error) {
+		attempts++
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	})
+	if !errors.Is(err, syscall.ECONNREFUSED) || attempts != 1 {
+		t.Errorf("%v after %d attempts", err, attempts)
+	}
 }
 
 // TestForwardChannel: connections of the owner reach the port that the daemon named,
