@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -306,11 +307,14 @@ func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*res
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	c := nc.(*net.UnixConn)
-	if err := send(c, q, files...); err != nil {
-		return nil, nil, fmt.Errorf("keeper %d: %s: %w", p.pid, q.Command, err)
-	}
 	var r response
-	got, err := receive(c, &r)
+	var got []*os.File
+	if err = send(c, q, files...); err == nil {
+		got, err = receive(c, &r)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		err = errors.Join(ErrGone, err) // it died during the call
+	}
 	if err == nil && r.Error != "" {
 		closeAll(got)
 		if err = errors.New(r.Error); r.Busy {

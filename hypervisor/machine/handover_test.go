@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -190,6 +192,44 @@ func TestKeeperDiesWithChannels(t *testing.T) {
 	eventually(t, "no record", func() bool { return b.find("channel", "1 channels ended with the VM's keeper") != nil })
 	eventually(t, "no new keeper", func() bool { _, k := b.pids(); return k != 0 && k != keep })
 	b.attach(2).Close()
+}
+
+// TestKeeperDiesAtHandOver: a keeper that dies with the connection in its hands is not there
+// just now, and that is no fault of the hypervisor.
+func TestKeeperDiesAtHandOver(t *testing.T) {
+	w := newWorld(t)
+	b := w.bonded("root")
+	b.up()
+	_, keep := b.pids()
+	if err := unix.Kill(keep, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the keeper is not stopped", func() bool { return stopped(t, keep) })
+	failed := make(chan error, 1)
+	go func() {
+		_, err := b.handOver(channel.KindConsole, 1)
+		failed <- err
+	}()
+	eventually(t, "nothing is handed over", func() bool { return w.m.channels.Load() == 1 })
+	kill(t, keep)
+	if err := <-failed; classOf(err) != qmp.ClassUnavailable {
+		t.Errorf("the hand-over failed with %v", err)
+	}
+	eventually(t, "no new keeper", func() bool { _, k := b.pids(); return k != 0 && k != keep })
+	b.attach(2).Close()
+}
+
+// stopped tells whether SIGSTOP has reached every thread of a process.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("process %d has no threads, %v", pid, err)
+	}
+	return !slices.ContainsFunc(tasks, func(path string) bool {
+		stat, err := os.ReadFile(path)
+		return err != nil || !bytes.Contains(stat, []byte(") T "))
+	})
 }
 
 // TestHostIsFull: one VM cannot have all, and all together neither.
