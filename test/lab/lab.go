@@ -38,6 +38,7 @@ type Options struct {
 	Log      io.Writer // what daemon and server log; nil: kept in files only
 	Config   string    // further lines for the hypervisor's configuration
 	Server   string    // the same for the server's
+	Data     string    // the server's data directory, made if need be; "": below the lab's
 	QEMU     string    // program to run as QEMU, copied; "": the installed one
 }
 
@@ -105,7 +106,7 @@ func (l *Lab) folders() (err error) {
 	}{
 		{l.Dir, 0o711, 0}, {l.Run, 0o711, 0}, {filepath.Join(l.Dir, "bin"), 0o755, 0},
 		{filepath.Join(l.Dir, "hypervisor"), 0o700, 0}, {filepath.Join(l.Dir, "server"), 0o700, ServerUID},
-		{filepath.Join(l.Dir, "tenants"), 0o711, 0}, {filepath.Join(l.Run, "op"), 0o711, ServerUID},
+		{filepath.Join(l.Dir, "tenants"), 0o711, 0}, {filepath.Join(l.Run, "op"), 0o711, ServerUID}, {l.data(), 0o700, ServerUID},
 	} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
 			return err
@@ -137,6 +138,8 @@ func (l *Lab) folders() (err error) {
 	l.Gate = filepath.Join(l.Run, "gate", "gate.sock")
 	return nil
 }
+
+func (l *Lab) data() string { return cmp.Or(l.opts.Data, filepath.Join(l.Dir, "server", "data")) }
 
 // StartHypervisor starts the daemon and waits for its gate.
 func (l *Lab) StartHypervisor(ctx context.Context) error {
@@ -173,7 +176,7 @@ func (l *Lab) StartServer(ctx context.Context) error {
 	}
 	conf := filepath.Join(l.Dir, "server", "server.toml")
 	text := fmt.Sprintf("listen = \"127.0.0.1:%d\"\ndata_dir = %q\ngate = %q\n%s\n",
-		l.serverPort, filepath.Join(l.Dir, "server", "data"), cmp.Or(l.ServerGate, l.Gate), l.opts.Server)
+		l.serverPort, l.data(), cmp.Or(l.ServerGate, l.Gate), l.opts.Server)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return err
 	}
@@ -198,7 +201,7 @@ func (l *Lab) startOperator(ctx context.Context) error {
 	sock := filepath.Join(l.Run, "op", "control.sock")
 	conf, err := json.Marshal(OperatorConfig{
 		Listen: fmt.Sprintf("127.0.0.1:%d", port), Backend: fmt.Sprintf("127.0.0.1:%d", l.serverPort),
-		DataDir: filepath.Join(l.Dir, "server", "data"), Gate: l.Gate, Control: sock,
+		DataDir: l.data(), Gate: l.Gate, Control: sock,
 	})
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func (l *Lab) Record(ctx context.Context) (string, error) {
 	if _, err := l.Operator(ctx, Attack{Kind: "record"}); err != nil {
 		return "", err
 	}
-	data := filepath.Join(l.Dir, "server", "data")
+	data := l.data()
 	l.StopServer(syscall.SIGTERM)
 	l.ServerGate = filepath.Join(data, tapName)
 	return filepath.Join(data, trafficName), l.StartServer(ctx)
