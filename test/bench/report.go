@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 )
 
 // sample is what one measurement gave.
@@ -170,26 +168,6 @@ func (r *report) judgeLimit(l limit) string {
 		return fmt.Sprintf("| %s: at most %s %s | %s | %s |\n", l.test, f(l.most), m.title, f(median), verdict)
 	}
 	return fmt.Sprintf("| %s, %s | not measured | |\n", l.test, l.metric)
-}
-
-// marker stands between what people write and what is measured.
-const marker = "<!-- Below this line the file is written by `make bench`. -->\n"
-
-func write(o *options, reports []*report, took time.Duration) error {
-	old, err := os.ReadFile(o.output)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	head, _, _ := bytes.Cut(old, []byte(marker))
-	var b bytes.Buffer
-	b.Write(head)
-	b.WriteString(marker + "\n")
-	fmt.Fprintf(&b, "Measured on %s with `%s`, in %v: %s. Medians of %d rounds, lowest and highest in brackets.\n\n",
-		time.Now().UTC().Format("2 January 2006"), "make bench BENCHFLAGS=\""+fmt.Sprintf("-rounds %d -seconds %g", o.rounds, o.seconds)+"\"", took.Round(time.Second), machine(), o.rounds)
-	for _, r := range reports {
-		b.WriteString(r.String() + "\n")
-	}
-	return os.WriteFile(o.output, b.Bytes(), 0o644)
 }
 
 // machine says what this runs on.
