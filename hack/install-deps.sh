@@ -13,7 +13,7 @@ demo="qemu-system-x86 qemu-utils ovmf cryptsetup-bin
 # qemu-user runs the assembly for arm64; gvncviewer holds a VNC client without a window.
 # openssh-server is for its sshd: tests run it by themselves, on 127.0.0.1. chromium is for the page.
 test="nbdkit libnbd-bin fio cpio dosfstools iproute2 procps gcc libc6-dev qemu-user gvncviewer
-	openssh-server openssh-client rsync git chromium"
+	openssh-server openssh-client rsync git openssl chromium"
 # model: the model checker of docs/model, and what compiles its searches.
 model="spin gcc libc6-dev"
 # debian: what builds a Debian guest, and what is tried on it. all is without these.

@@ -1,4 +1,4 @@
-// Command bench measures UVBond's data path, and channels, against what people use
+// Command bench measures UVBond's data path, channels, and making a disk against what people use
 // instead, all in one run: every peer serves its copy of the same data in memory,
 // and they take turns, so that whatever else the machine does befalls all of
 // them. It prints medians and spread, and the ratios that the project promises,
@@ -32,6 +32,7 @@ var suites = []suite{
 	{"boot", runBoot},
 	{"memory", runMemory},
 	{"channel", runChannel},
+	{"build", runBuild},
 }
 
 // options are those of the command line.
@@ -67,9 +68,9 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made")
 	flag.Float64Var(&o.seconds, "seconds", 2, "how long each takes")
 	flag.StringVar(&o.only, "run", "", "only these suites, separated by commas: "+names())
-	flag.StringVar(&o.output, "o", "", "write the report to this file too: docs/benchmarks.md keeps what stands above its first figure")
+	flag.StringVar(&o.output, "o", "", "write the report to this file too: docs/benchmarks.md keeps what stands above its first figure, and with -run the other suites'")
 	flag.Usage = func() {
-		fmt.Fprintf(os.Stderr, "usage: bench [flags]\n\nexample: bench -run nbd -rounds 3\n\n")
+		fmt.Fprintf(os.Stderr, "usage: bench [flags]\n\nexamples: bench -run nbd -rounds 3\n          bench -run build -o docs/benchmarks.md\n\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

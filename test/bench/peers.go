@@ -74,8 +74,10 @@ func (p *peer) stop() {
 }
 
 // cpu returns the seconds of processor time that p has used.
-func (p *peer) cpu() (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+func (p *peer) cpu() (float64, error) { return cpuOf(p.cmd.Process.Pid) }
+
+func cpuOf(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}

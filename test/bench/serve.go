@@ -13,6 +13,7 @@ import (
 
 	"github.com/uvbond/uvbond/disk"
 	"github.com/uvbond/uvbond/disk/nbd"
+	"github.com/uvbond/uvbond/test/lab"
 )
 
 // servers are what this program does instead of measuring.
@@ -23,6 +24,17 @@ var servers = map[string]func([]string) error{
 
 	"serve-keeper":    serveKeeper,
 	"serve-websocket": serveWebSocket,
+
+	"operator": operate,
+}
+
+// operate is the operator of a lab.
+func operate(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: bench operator CONFIGURATION")
+	}
+	os.Exit(lab.OperatorMain(args[0]))
+	return nil
 }
 
 // open makes the enciphered device on a file, as the keeper does.
