@@ -23,20 +23,27 @@ func (w *world) builtThere(args ...string) (*built, *nbdtest.Server) {
 	w.t.Helper()
 	b := w.built()
 	k := nbdtest.Nbdkit(w.t, append(args, "dir="+filepath.Dir(b.image))...)
+	b.lieOn(storage.Config{URI: "nbd+unix:///?socket=" + k.Path})
+	return b, k
+}
+
+// lieOn says that the image is on a storage named ceph1.
+func (b *built) lieOn(c storage.Config) {
+	w := b.w
+	w.t.Helper()
 	w.t.Cleanup(func() { // before the storage ends, without which a keeper cannot stop in order
 		if inst := b.machine().live(); inst != nil {
 			b.machine().Kill(b.machine().Current().Number, "test over")
 			<-inst.ended
 		}
 	})
-	s, err := storage.New("ceph1", storage.Config{URI: "nbd+unix:///?socket=" + k.Path})
+	s, err := storage.New("ceph1", c)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.cfg.Storages = map[string]*storage.Storage{"ceph1": s}
 	w.restart(nil)
 	b.place = &qmp.Place{Storage: "ceph1", Export: filepath.Base(b.image)}
-	return b, k
 }
 
 func (b *built) upThere() {
@@ -91,6 +98,33 @@ func TestBuildThereInBlocks(t *testing.T) {
 	b, _ := w.builtThere("--filter=blocksize-policy", "file", "blocksize-minimum=512", "blocksize-maximum=65536", "blocksize-error-policy=error")
 	b.rest()
 	b.holds(b.content)
+}
+
+// TestBuildByQEMU does so on QEMU's server, and TestBuildByTLS where both ends have to
+// show who they are.
+func TestBuildByQEMU(t *testing.T) {
+	w := newWorld(t)
+	b := w.built()
+	q := nbdtest.Start(t, "qemu-utils", "qemu-nbd", "--persistent", "--socket=SOCKET", "--format=raw", "--export-name=image", b.image)
+	b.lieOn(storage.Config{URI: "nbd+unix:///?socket=" + q.Path})
+	b.rest()
+	b.holds(b.content)
+	b.upThere()
+}
+
+func TestBuildByTLS(t *testing.T) {
+	w := newWorld(t)
+	b := w.built()
+	certs := nbdtest.Certificates(t)
+	k := nbdtest.Nbdkit(t, "--tls=require", "--tls-verify-peer", "--tls-certificates="+certs, "file", "dir="+filepath.Dir(b.image))
+	c := storage.Config{URI: "nbds+unix:///?socket=" + k.Path + "&tls-hostname=server.example", CA: filepath.Join(certs, "ca-cert.pem")}
+	b.lieOn(c)
+	b.cannot(qmp.ClassUnavailable, "storage ceph1 cannot be reached")
+	c.Cert, c.Key = filepath.Join(certs, "client-cert.pem"), filepath.Join(certs, "client-key.pem")
+	b.lieOn(c)
+	b.rest()
+	b.holds(b.content)
+	b.upThere()
 }
 
 // TestStorageGoes: it is away between steps, in the middle of one, or answers no more.
