@@ -32,7 +32,7 @@
 // The two sealed parts are Noise transport messages with nonces 2*counter and
 // 2*counter+1. The header is sealed by itself so that a changed length is found
 // when the header is there, and not after up to 64 KiB that may never come. Before each record whose
-// counter is a multiple of 2^20 the key of that direction is replaced (Noise REKEY), which keeps the
+// counter is a positive multiple of 2^20 the key of that direction is replaced (Noise REKEY), which keeps the
 // blocks under one AES-GCM key below 2^33.
 //
 // Kinds: 1 data; 2 ping, sent after 15 s in which nothing else was; 3 end, no more data from this side;

@@ -17,6 +17,7 @@ func (h *Hub) attach(v *viewer, a console.Attach) *console.End {
 	if old == nil && len(h.viewers) >= console.MaxViewers {
 		return &console.End{Why: console.Crowded}
 	}
+	h.remember(s)
 	h.lastID++
 	v.session, v.id, v.name, v.size, v.since = s, h.lastID, a.Name, a.Size, time.Now()
 	v.next, v.list, v.taken = next, true, resumed
@@ -52,21 +53,23 @@ func (h *Hub) begin(s console.Start) (next, end uint64) {
 	return max(end-min(s.N, end), oldest), end
 }
 
-// session finds a session, or makes it, and forgets the oldest that nobody is attached with.
+// session finds a session, or makes one that is not remembered yet.
 func (h *Hub) session(token [console.SessionSize]byte) (s *session, known bool) {
 	i := slices.IndexFunc(h.sessions, func(s *session) bool { return s.token == token })
-	if i >= 0 {
-		s = h.sessions[i]
-		h.sessions = append(slices.Delete(h.sessions, i, i+1), s)
-		return s, true
+	if i < 0 {
+		return &session{token: token}, false
 	}
-	s = &session{token: token}
-	h.sessions = append(h.sessions, s)
+	return h.sessions[i], true
+}
+
+// remember makes a session the one that was used last, and forgets the oldest that nobody
+// is attached with. Who is turned away makes nobody else be forgotten.
+func (h *Hub) remember(s *session) {
+	h.sessions = append(slices.DeleteFunc(h.sessions, func(o *session) bool { return o == s }), s)
 	if len(h.sessions) > maxSessions+console.MaxViewers {
 		i := slices.IndexFunc(h.sessions, func(s *session) bool { return s.viewer == nil })
 		h.sessions = slices.Delete(h.sessions, i, i+1)
 	}
-	return s, false
 }
 
 // detach forgets a viewer that has gone. A writer whose stream broke may come back and

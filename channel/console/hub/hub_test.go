@@ -315,6 +315,36 @@ func TestAckTakenBack(t *testing.T) {
 	})
 }
 
+// TestTurnedAway: viewers for whom there is no room do not make the console forget how much
+// of a session's input it has seen.
+func TestTurnedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(&memory{size: 4096})
+		first := join(h, attach(200, console.Write, console.All()))
+		synctest.Wait()
+		first.send(console.Input{Data: []byte("hello")})
+		synctest.Wait()
+		first.leave()
+		<-first.served
+		var all []*client
+		for i := range byte(console.MaxViewers + maxSessions + 1) {
+			all = append(all, join(h, attach(i, console.Read, console.All())))
+			synctest.Wait()
+		}
+		all[0].leave()
+		<-all[0].served
+		again := join(h, attach(200, console.Write, console.All()))
+		synctest.Wait()
+		if !again.hello.Resumed || again.hello.Input != 5 {
+			t.Errorf("the session is greeted with %+v", again.hello)
+		}
+		for _, x := range append(all[1:], again) {
+			x.leave()
+			<-x.served
+		}
+	})
+}
+
 // TestCrowded: there is room for so many viewers, and the next is told.
 func TestCrowded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
