@@ -212,6 +212,16 @@ func metadata(opts FormatOptions, slot map[string]any, d Digest) ([]byte, error)
 	return text, nil
 }
 
+// HasUUID tells whether head, the first bytes of a disk, begins a LUKS2 header with
+// that UUID. It says nothing of the rest of the header.
+func HasUUID(head []byte, uuid string) bool {
+	if len(head) < offSubsystem || string(head[offMagic:offVersion]) != magicFirst {
+		return false
+	}
+	have, err := fieldText(head[offUUID:offSubsystem], "uuid")
+	return err == nil && have == uuid
+}
+
 // writeCopy fills b, which is blank, with one copy of the header.
 func writeCopy(b []byte, magic string, place uint64, opts FormatOptions, text []byte) {
 	copy(b[offMagic:], magic)

@@ -147,7 +147,11 @@ func (m *Machine) takeUp(j *job) error {
 	case j.before.Phase != build.Write:
 		return j.mustBeEmpty(false)
 	case known:
-		holds, err := build.Holds(j.plan, j.before, j.image)
+		holds, err := build.Holds(j.plan, j.before, j.base, j.image)
+		var base *build.BaseError
+		if errors.As(err, &base) {
+			return err
+		}
 		if err != nil {
 			return unreadable(err)
 		}

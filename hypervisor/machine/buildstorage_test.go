@@ -312,6 +312,33 @@ func TestOthersExport(t *testing.T) {
 	}
 }
 
+// TestOthersExportMeanwhile: that a disk was begun in an export, of which nothing was written
+// as far as is known, is no reason to write over what another VM has there by now.
+func TestOthersExportMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	b, _ := w.builtThere("file")
+	other := w.built()
+	other.place = b.place
+	for range 4 {
+		if _, err := other.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	other.during(ctx, cancel, qmp.ClassUnavailable, "the session ended during a step")
+	b.write(b.image, nil)
+	b.resize(b.image, luks.DataOffset+4<<20)
+	for range 5 {
+		if _, err := b.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other.cannot(qmp.ClassInvalid, "it is not empty") // half-made
+	b.rest()
+	other.cannot(qmp.ClassInvalid, "it is not empty") // made
+	b.holds(b.content)
+}
+
 // TestMovedBuild goes on from a file to a storage and back: writing begins again.
 func TestMovedBuild(t *testing.T) {
 	w := newWorld(t)
