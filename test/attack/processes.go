@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/qmp"
+	"github.com/uvbond/uvbond/test/lab"
 )
 
 // roleReuse is the process that gets the number of one that ended.
@@ -96,7 +97,7 @@ func (t *trial) byAnother(a *process, m *machine, how string, withTicket bool) e
 // pidfd, the start time and the connection too.
 func (t *trial) afterExec(m *machine) error {
 	other := t.disks() + "/other-program"
-	if err := copyProgram(t.lab.Bin("operator"), other); err != nil {
+	if err := lab.CopyProgram(t.lab.Bin("operator"), other); err != nil {
 		return err
 	}
 	if err := t.give(other); err != nil {

@@ -68,7 +68,7 @@ func newWorld(ctx context.Context, o worldOptions, seed int64) (*world, error) {
 		}
 		defer os.RemoveAll(dir)
 		options.QEMU = filepath.Join(dir, stubName)
-		if err := copyProgram(own, options.QEMU); err != nil {
+		if err := lab.CopyProgram(own, options.QEMU); err != nil {
 			return nil, err
 		}
 	}
@@ -90,7 +90,7 @@ func (w *world) clockPrograms(bin, own string) (string, error) {
 		return "", err
 	}
 	for name, from := range map[string]string{"uvbond": filepath.Join(bin, "uvbond"), "uvbond-server": filepath.Join(bin, "uvbond-server"), daemonName: own} {
-		if err := copyProgram(from, filepath.Join(dir, name)); err != nil {
+		if err := lab.CopyProgram(from, filepath.Join(dir, name)); err != nil {
 			os.RemoveAll(dir)
 			return "", err
 		}
@@ -298,12 +298,4 @@ func (l *lastLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.text)
-}
-
-func copyProgram(from, to string) error {
-	b, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, b, 0o755)
 }

@@ -121,16 +121,16 @@ func (l *Lab) folders() (err error) {
 		}
 	}
 	for _, name := range []string{"uvbond", "uvbond-server", "uvbond-hypervisor"} {
-		if err := copyFile(filepath.Join(l.opts.Bin, name), filepath.Join(l.Dir, "bin", name), 0o755); err != nil {
+		if err := CopyProgram(filepath.Join(l.opts.Bin, name), filepath.Join(l.Dir, "bin", name)); err != nil {
 			return fmt.Errorf("%w (run `make build` first)", err)
 		}
 	}
 	op := filepath.Join(l.Dir, "bin", "operator")
-	if err := copyFile(l.opts.Operator[0], op, 0o755); err != nil {
+	if err := CopyProgram(l.opts.Operator[0], op); err != nil {
 		return err
 	}
 	if q := l.opts.QEMU; q != "" {
-		if err := copyFile(q, l.Bin(filepath.Base(q)), 0o755); err != nil {
+		if err := CopyProgram(q, l.Bin(filepath.Base(q))); err != nil {
 			return err
 		}
 		l.opts.Config += fmt.Sprintf("\nqemu = %q\n", l.Bin(filepath.Base(q)))
@@ -416,6 +416,15 @@ func freePort() int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// CopyProgram copies a file that is executed afterwards. No process is started meanwhile:
+// until it executes its own program, a child has everything open that its parent has, and a
+// program that somebody has open for writing cannot be executed ("text file busy").
+func CopyProgram(from, to string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return copyFile(from, to, 0o755)
 }
 
 func copyFile(from, to string, mode os.FileMode) error {
