@@ -53,6 +53,9 @@ func (c *connection) channel(ctx context.Context, req *qmp.Request, e *entry, ar
 		Session: strconv.FormatUint(s.number, 10), Conn: f,
 	})
 	if err != nil {
+		// When it may have been handed over all the same, somebody else may read here:
+		// the connection is the gate's no more, and no receipt says that nothing was done.
+		c.detached = errors.Is(err, context.DeadlineExceeded)
 		return nil, s.fault(req, s.gate.public(req.Execute, err))
 	}
 	s.note(req, bond.CallOK, "", nil)

@@ -2,7 +2,9 @@ package gate
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -256,6 +258,25 @@ func TestChannelFails(t *testing.T) {
 			t.Errorf("receipt %+v", r)
 		}
 	}
+}
+
+// TestChannelUnknown: where nobody knows whether the keeper took the connection, the gate
+// reads it no more, and seals no receipt that nothing was done.
+func TestChannelUnknown(t *testing.T) {
+	f := newFixture(t)
+	f.a.fail[qmp.CmdChannel] = fmt.Errorf("keeper 1: %w", context.DeadlineExceeded)
+	c := f.dial()
+	sealed, _ := f.channelTicket(f.a, "console", 0, nil)
+	if err := open(t, c, f.a, sealed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Handover(t.Context(), qmp.CmdChannel, qmp.ChannelArgs{Kind: "console"}, nil); qmp.ClassOf(err) != qmp.ClassUnavailable {
+		t.Errorf("%v", err)
+	}
+	if err := c.Execute(t.Context(), qmp.CmdClose, nil, nil); err == nil || qmp.ClassOf(err) != "" {
+		t.Errorf("the gate still answers: %v", err)
+	}
+	f.a.waitFor(t, "close")
 }
 
 // TestNoEventInAChannel: events end before the answer, and none comes behind it.

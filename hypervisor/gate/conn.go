@@ -20,7 +20,7 @@ type connection struct {
 	conn    *qmp.Conn
 	welcome bool // the user that connected may use the gate
 	session *session
-	// detached: the connection is a channel now, and not the gate's after the answer.
+	// detached: the connection is a channel now, or may be, and not the gate's after the answer.
 	detached bool
 }
 

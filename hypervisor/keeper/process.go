@@ -315,6 +315,9 @@ func (p *Process) call(ctx context.Context, q *request, files ...*os.File) (*res
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		err = errors.Join(ErrGone, err) // it died during the call
 	}
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(ctx.Err(), err)
+	}
 	if err == nil && r.Error != "" {
 		closeAll(got)
 		if err = errors.New(r.Error); r.Busy {
