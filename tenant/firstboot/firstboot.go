@@ -38,8 +38,8 @@ func Check(o Options) error {
 	return err
 }
 
-// check returns the members of a cloud-config.
-func check(o *Options) (map[string]bool, error) {
+// check returns what is in the user data.
+func check(o *Options) (*contents, error) {
 	if err := checkHostname(o.Hostname); err != nil {
 		return nil, err
 	}
@@ -53,12 +53,12 @@ func check(o *Options) (map[string]bool, error) {
 
 // Make checks the owner's files and makes the seed. Errors are *fail.Error.
 func Make(o Options) (*Result, error) {
-	keys, err := check(&o)
+	found, err := check(&o)
 	if err != nil {
 		return nil, err
 	}
 	res := new(Result)
-	if len(o.AuthorizedKeys) > 0 && keys["users"] && !strings.Contains(string(o.UserData), "default") {
+	if len(o.AuthorizedKeys) > 0 && found.noDefaultUser() {
 		res.Notes = append(res.Notes, "the user data has users of its own, without \"default\": --ssh-key is for cloud-init's default user, so put ssh_authorized_keys into the user data as well")
 	}
 	network, err := networkConfig(&o)

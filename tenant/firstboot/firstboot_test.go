@@ -2,6 +2,10 @@ package firstboot
 
 import (
 	"bytes"
+	"compress/gzip"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"os"
@@ -12,6 +16,7 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant/fail"
@@ -123,6 +128,23 @@ func TestResultHidesKeys(t *testing.T) {
 	}
 }
 
+func gzipped(text string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write([]byte(text))
+	_ = w.Close()
+	return b.String()
+}
+
+// mimeOf is a message with a script and a part.
+func mimeOf(kind, encoding, part string) string {
+	if encoding != "" {
+		encoding = "Content-Transfer-Encoding: " + encoding + "\n"
+	}
+	return "Content-Type: multipart/mixed; boundary=\"=\"\nMIME-Version: 1.0\n\n--=\nContent-Type: text/x-shellscript\n\n#!/bin/sh\n\n" +
+		"--=\nContent-Type: " + kind + "\n" + encoding + "\n" + part + "\n--=--\n"
+}
+
 func TestUserData(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
@@ -136,7 +158,34 @@ func TestUserData(t *testing.T) {
 		{"jinja", "## template: jinja\n#cloud-config\nx: {{ y }}\n", nil, ""},
 		{"include", "#include\nhttps://example.org/x\n", nil, ""},
 		{"mime", "Content-Type: multipart/mixed; boundary=\"=\"\nMIME-Version: 1.0\n\n--=\n", nil, ""},
-		{"gzip", "\x1f\x8b\x08\x00garbage", nil, ""},
+		{"gzip", gzipped("#!/bin/sh\n"), nil, ""},
+		{"gzip, damaged", "\x1f\x8b\x08\x00garbage", nil, "cannot unpack"},
+		{"gzip, too much", gzipped("#cloud-config\n" + strings.Repeat("#\n", 9<<20)), nil, "more than 16777216 bytes"},
+		{"gzip of nothing known", gzipped("hello"), nil, "no format of cloud-init's"},
+		{"gzip with host keys", gzipped("#cloud-config\nssh_keys: {}\n"), nil, "ssh_keys of their own"},
+		{"gzip of MIME", gzipped(mimeOf("text/cloud-config", "", "ssh_keys: {}\n")), nil, "ssh_keys of their own"},
+		{"mime with host keys", mimeOf("text/cloud-config", "", "ssh_keys: {}\n"), nil, "ssh_keys of their own"},
+		{"mime of the owner's", mimeOf("text/cloud-config", "", "ssh_keys: {}\n"), func(o *Options) { o.NoHostKeys = true }, ""},
+		{"mime in lines that end otherwise", strings.ReplaceAll(mimeOf("text/cloud-config", "", "ssh_keys: {}\n"), "\n", "\r\n"), nil, "ssh_keys of their own"},
+		{"mime from a mailbox", "From nobody Tue Nov 24 10:00:00 2026\n" + mimeOf("text/cloud-config", "", "ssh_keys: {}\n"), nil, "ssh_keys of their own"},
+		{"mime, plain", mimeOf("text/plain; charset=us-ascii", "", "#cloud-config\nssh_authorized_keys: [x]\n"), nil, "in the place of --ssh-key"},
+		{"mime, base64", mimeOf("text/cloud-config", "base64", base64.StdEncoding.EncodeToString([]byte("ssh_keys: {}\n"))), nil, "ssh_keys of their own"},
+		{"mime, quoted", mimeOf("text/cloud-config", "Quoted-Printable", "ssh=5Fkeys: {}\n"), nil, "ssh_keys of their own"},
+		{"mime, damaged", mimeOf("text/cloud-config", "base64", "????"), nil, "damaged"},
+		{"mime, compressed", mimeOf("application/gzip", "base64", base64.StdEncoding.EncodeToString([]byte(gzipped("#cloud-config\nssh_keys: {}\n")))), nil, "ssh_keys of their own"},
+		{"mime in mime", mimeOf("multipart/mixed; boundary=inner", "", "--inner\nContent-Type: text/cloud-config\n\nssh_keys: {}\n--inner--\n"), nil, "ssh_keys of their own"},
+		{"mime with a script", mimeOf("text/x-shellscript", "", "#!/bin/sh\necho ssh_keys: >x\n"), nil, ""},
+		{"mime with what is left alone", mimeOf("text/x-other", "", "#cloud-config\nssh_keys: {}\n"), nil, ""},
+		{"mime, not YAML", mimeOf("text/cloud-config", "", "a: [\n"), nil, "part 2 of the user data are not valid YAML"},
+		{"mime that is none", "x\nMIME-Version: 1.0\n\nssh_keys: {}\n", nil, "ssh_keys of their own"},
+		{"archive with host keys", "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    ssh_keys: {}\n", nil, "ssh_keys of their own"},
+		{"archive of texts", "#cloud-config-archive\n- |\n  #!/bin/sh\n- |\n  ssh_keys: {}\n", nil, "ssh_keys of their own"},
+		{"archive that is none", "#cloud-config-archive\na: b\n", nil, "not a valid archive"},
+		{"jinja with host keys", "## template: jinja\n#cloud-config\n{% if x %}\nssh_keys : {}\n{% endif %}\n", nil, "ssh_keys of their own"},
+		{"host keys, merged", "#cloud-config\na: &a {ssh_keys: {}}\n<<: [*a]\n", nil, "ssh_keys of their own"},
+		{"documents", "#cloud-config\na: 1\n---\nb: 2\n", nil, "several documents"},
+		{"document with ends", "#cloud-config\n---\na: 1\n...\n", nil, ""},
+		{"tag", "#cloud-config\na: !!str 1\nb:\n- !vault x\n", nil, "does not know the tag \"!vault\""},
 		{"crlf", "#cloud-config\r\nhostname: x\r\n", nil, ""},
 		{"archive", "#cloud-config-archive\n- type: text/cloud-config\n", nil, ""},
 		{"no format", "hostname: web1\n", nil, "first line"},
@@ -178,25 +227,40 @@ func TestUserData(t *testing.T) {
 
 func TestUsersWithoutDefault(t *testing.T) {
 	o := options()
-	o.UserData = []byte("#cloud-config\nusers:\n- name: deploy\n")
-	if r := mustMake(t, o); len(r.Notes) != 1 {
-		t.Errorf("%q", r.Notes)
-	}
-	o.UserData = []byte("#cloud-config\nusers:\n- default\n- name: deploy\n")
-	if r := mustMake(t, o); len(r.Notes) != 0 {
-		t.Errorf("%q", r.Notes)
+	for text, notes := range map[string]int{
+		"#cloud-config\nusers:\n- name: deploy\n":                        1,
+		"#cloud-config\nusers:\n- name: deploy\n  shell: /bin/default\n": 1,
+		"#cloud-config\nusers: []\n":                                     1,
+		"#cloud-config\nusers: bob\n":                                    1,
+		"#cloud-config\nusers:\n- default\n- name: deploy\n":             0,
+		"#cloud-config\nusers:\n- {name: default}\n":                     0,
+		"#cloud-config\nusers: default, bob\n":                           0,
+		"#!/bin/sh\n":                                                    0,
+		mimeOf("text/cloud-config", "base64", base64.StdEncoding.EncodeToString([]byte("users: [{name: deploy}]"))): 1,
+	} {
+		o.UserData = []byte(text)
+		if r := mustMake(t, o); len(r.Notes) != notes {
+			t.Errorf("%q: %q", text, r.Notes)
+		}
 	}
 }
 
 func TestNetworkConfig(t *testing.T) {
 	for text, want := range map[string]string{
-		"version: 2\nethernets: {}\n":       "",
-		"network:\n  version: 1\n":          "",
-		"ethernets: {}\n":                   "no \"version: 2\"",
-		"":                                  "no \"version: 2\"",
-		"- a\n":                             "not valid YAML",
-		"a: [\n":                            "not valid YAML",
-		strings.Repeat("#", bond.MaxSeed+1): "at most 131072",
+		"version: 2\nethernets: {}\n":            "",
+		"network:\n  version: 1\n  config: []\n": "",
+		"config: disabled\n":                     "",
+		"network: {config: disabled}\n":          "",
+		"version: 1\n":                           "no \"config\"",
+		"version: 3\n":                           "neither 1 nor 2",
+		"version: \"2\"\n":                       "neither 1 nor 2",
+		"network: {ethernets: {}}\n":             "no \"version: 2\"",
+		"version: 2\n---\nversion: 2\n":          "several documents",
+		"ethernets: {}\n":                        "no \"version: 2\"",
+		"":                                       "no \"version: 2\"",
+		"- a\n":                                  "not valid YAML",
+		"a: [\n":                                 "not valid YAML",
+		strings.Repeat("#", bond.MaxSeed+1):      "at most 131072",
 	} {
 		o := options()
 		o.NetworkConfig = []byte(text)
@@ -222,6 +286,24 @@ func TestHostname(t *testing.T) {
 	}
 }
 
+// certificate returns the line of a key that an authority signed.
+func certificate(t *testing.T) string {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &ssh.Certificate{Key: authority.PublicKey(), CertType: ssh.UserCert, KeyId: "x", ValidPrincipals: []string{"debian"}, ValidBefore: ssh.CertTimeInfinity}
+	if err := c.SignCert(rand.Reader, authority); err != nil {
+		t.Fatal(err)
+	}
+	return string(ssh.MarshalAuthorizedKey(c))
+}
+
 func TestReadKeys(t *testing.T) {
 	rsa := "ssh-rsa " + "AAAA"
 	for name, c := range map[string]struct {
@@ -233,6 +315,8 @@ func TestReadKeys(t *testing.T) {
 		"options":     {"# mine\n\nno-pty,from=\"10.0.0.1\" " + testKey + "\r\n", 1, ""},
 		"two":         {testKey + "\n" + testKey, 2, ""},
 		"private":     {"-----BEGIN OPENSSH PRIVATE KEY-----\nxyz\n-----END OPENSSH PRIVATE KEY-----\n", 0, "private key"},
+		"PuTTY":       {"PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPrivate-Lines: 1\nxyz\n", 0, "private key"},
+		"signed":      {certificate(t), 0, "line 1 is a certificate"},
 		"empty":       {"# nothing\n", 0, "no public ssh key"},
 		"garbage":     {"\x00\x01\x02", 0, "line 1 is not"},
 		"second":      {testKey + "\n" + rsa + "\n", 0, "line 2 is not"},
@@ -245,4 +329,28 @@ func TestReadKeys(t *testing.T) {
 			t.Errorf("%s: %q %v", name, keys, err)
 		}
 	}
+}
+
+// FuzzUserData: whatever a file holds, it is taken as it is or refused with an error
+// that says what to do.
+func FuzzUserData(f *testing.F) {
+	for _, text := range []string{
+		"#cloud-config\nusers: [default]\na: &a {ssh_keys: {}}\n<<: *a\n", "#cloud-config-archive\n- {type: text/plain, content: \"#!/bin/sh\"}\n",
+		mimeOf("multipart/mixed; boundary=inner", "", "--inner\nContent-Type: text/cloud-config\n\na: 1\n--inner--\n"), mimeOf("application/gzip", "base64", "H4sIAAAAAAAA"),
+		gzipped("## template: jinja\n#cloud-config\n"), "version: 2\n---\n",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		o := options()
+		o.UserData = text
+		var refused *fail.Error
+		switch r, err := Make(o); {
+		case err == nil && !bytes.Equal(r.Seed.UserData.Bytes(), text):
+			t.Error("the user data changed")
+		case err != nil && (!errors.As(err, &refused) || refused.Hint == ""):
+			t.Errorf("no hint: %v", err)
+		}
+		_ = checkNetworkConfig(text)
+	})
 }

@@ -28,7 +28,7 @@ const (
 // which are *fail.Error.
 func ReadKeys(where string, text []byte) ([]string, error) {
 	const hint = "give the public half, for example ~/.ssh/id_ed25519.pub; ssh-keygen makes a pair"
-	if bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+	if bytes.Contains(text, []byte("PRIVATE KEY-----")) || bytes.HasPrefix(text, []byte("PuTTY-User-Key-File-")) {
 		return nil, fail.New(fail.Usage, hint, "%s is a private key, which stays with you", where)
 	}
 	var keys []string
@@ -45,6 +45,9 @@ func ReadKeys(where string, text []byte) ([]string, error) {
 		}
 		if key.Type() == "ssh-dss" {
 			return nil, fail.New(fail.Usage, hint, "%s: line %d is a DSA key, which sshd refuses", where, n)
+		}
+		if _, signed := key.(*ssh.Certificate); signed {
+			return nil, fail.New(fail.Usage, "give the key that it was made for, a .pub file without \"-cert\"", "%s: line %d is a certificate, which lets nobody in by itself", where, n)
 		}
 		if keys = append(keys, line); len(keys) > MaxKeys {
 			return nil, fail.New(fail.Usage, hint, "%s has more than %d keys", where, MaxKeys)
