@@ -3,11 +3,13 @@ package tenant
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/disk/luks"
+	"github.com/uvbond/uvbond/nearest"
 	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/fail"
 )
@@ -52,7 +54,15 @@ func (o *Owner) findBase(ctx context.Context, conn *Conn, src *BaseSource) (*cli
 	}
 	i := slices.IndexFunc(list, func(b client.Base) bool { return b.Name == src.Name })
 	if i < 0 {
-		return nil, fail.New(fail.Other, "see: uvbond base list --host "+conn.Name, "%s offers no base image %q", conn.Name, src.Name)
+		hint := "see: uvbond base list --host " + conn.Name
+		var names []string
+		for _, b := range list {
+			names = append(names, b.Name)
+		}
+		if name := nearest.Name(src.Name, names); name != "" {
+			hint = fmt.Sprintf("did you mean %q? %s", client.Printable(name), hint)
+		}
+		return nil, fail.New(fail.Other, hint, "%s offers no base image %q", conn.Name, src.Name)
 	}
 	b := &list[i]
 	if b.Size <= 0 || b.Size > 1<<56 {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uvbond/uvbond/disk/luks"
 	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/tenant/fail"
@@ -70,7 +72,8 @@ func pushFailed(ctx context.Context, host, path string, err error) error {
 
 // openDisk opens a local file or block device for reading.
 func openDisk(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
+	// A pipe into which nobody writes must not hold up anybody: it is refused below.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, fail.Wrap(err, fail.Other, "check the path", "cannot open the disk")
 	}

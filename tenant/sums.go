@@ -17,16 +17,26 @@ import (
 // maxSums is the size of the largest file of digests, in bytes.
 const maxSums = 1 << 20
 
-// ReadSHA256 reads a SHA-256: 64 hexadecimal digits, or a file of digests, in which
-// name is looked up.
+// ReadSHA256 reads a SHA-256: 64 hexadecimal digits, a file of digests, in which name is
+// looked up, or a line of such a file.
 func ReadSHA256(text, name string) (sum [32]byte, err error) {
 	if text == "" {
 		return sum, fail.New(fail.Usage, whereDigests, "--sha256 is missing: without it the host could give you any image")
 	}
-	if b, err := hex.DecodeString(text); err == nil && len(b) == len(sum) {
+	given := strings.TrimSpace(text)
+	if _, of := sumLine(given); of != "" { // a line of such a file
+		if sum, err = findSum([]byte(given), name); err != nil {
+			return sum, fail.New(fail.Usage, "give the 64 digits themselves; "+whereDigests, "--sha256: %v", err)
+		}
+		return sum, nil
+	}
+	if b, err := hex.DecodeString(given); err == nil && len(b) == len(sum) {
 		return [32]byte(b), nil
 	}
 	f, err := os.Open(text)
+	if err != nil && len(given) >= minDigits && onlyDigits.MatchString(given) {
+		return sum, fail.New(fail.Usage, "copy it again, and see that it is the SHA-256", "--sha256 has %d hexadecimal digits, and a SHA-256 has 64", len(given))
+	}
 	if err != nil {
 		return sum, fail.New(fail.Usage, "give 64 hexadecimal digits, or a file such as SHA256SUMS; "+whereDigests, "--sha256: %q is neither a SHA-256 nor a file", client.Printable(text))
 	}
@@ -49,6 +59,12 @@ var (
 	gnuLine = regexp.MustCompile(`^([0-9a-fA-F]+) [ *](.+)$`)
 	bsdLine = regexp.MustCompile(`^SHA([0-9]+) \((.+)\) = ([0-9a-fA-F]+)$`)
 )
+
+// minDigits is how many hexadecimal digits are taken for a digest that was not copied
+// well, or for another one, and not for the name of a file: those of MD5.
+const minDigits = 32
+
+var onlyDigits = regexp.MustCompile(`^[0-9a-fA-F]+$`)
 
 // findSum finds the SHA-256 of a name in the text of a file of digests. A name that
 // is there twice with different digests is nobody's.

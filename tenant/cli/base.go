@@ -76,14 +76,15 @@ func (a *app) addBaseFlags(c *cobra.Command, f *baseFlags) {
 
 func (f *baseFlags) given() bool { return *f != baseFlags{} }
 
-func (f *baseFlags) disk(bus string) (*tenant.DiskSource, error) {
+func (f *baseFlags) disk(ctx context.Context, bus string) (*tenant.DiskSource, error) {
 	if f.name == "" {
 		return nil, fail.New(fail.Usage, "give the image: --base IMAGE (see: uvbond base list)", "--sha256, --disk-size and the cost of a passphrase go with --base")
 	}
 	cost := encryptFlags{pbkdf: "argon2id", pbkdfMemory: f.memory, pbkdfTime: f.time, pbkdfLanes: f.lanes}
 	b := &tenant.BaseSource{Name: f.name, Cost: cost.cost()}
 	var err error
-	if b.SHA256, err = tenant.ReadSHA256(f.sha256, f.name); err != nil {
+	read := func() ([32]byte, error) { return tenant.ReadSHA256(f.sha256, f.name) }
+	if b.SHA256, err = await(ctx, read, nil); err != nil {
 		return nil, err
 	}
 	if f.size != "" {

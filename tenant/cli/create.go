@@ -103,7 +103,10 @@ func (a *app) runCreate(c *cobra.Command, name string, f createFlags) error {
 	if f.resume {
 		return a.resumeCreate(c.Context(), o, name)
 	}
-	req, err := f.request(name)
+	if err := noneEmpty(c, "host", "base", "disk-size", "user-data", "network-config", "hostname", "passphrase-file", "key-file"); err != nil {
+		return err
+	}
+	req, err := f.request(c.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func (a *app) created(vm *store.VM) error {
 	})
 }
 
-func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
+func (f *createFlags) request(ctx context.Context, name string) (*tenant.CreateRequest, error) {
 	switch {
 	case f.host == "":
 		return nil, fail.New(fail.Usage, "see: uvbond host list", "--host is missing")
@@ -145,7 +148,7 @@ func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
 	}
 	req := &tenant.CreateRequest{Name: name, Host: f.host, Memory: memory, CPUs: f.cpus, Firmware: f.firmware, Machine: f.machine, NoScreen: f.noScreen, NoChannelNIC: f.noChannelNIC}
 	if f.base.given() {
-		d, err := f.base.disk(f.bus)
+		d, err := f.base.disk(ctx, f.bus)
 		if err != nil {
 			return nil, err
 		}
@@ -168,13 +171,25 @@ func (f *createFlags) request(name string) (*tenant.CreateRequest, error) {
 		}
 		req.NICs = append(req.NICs, n)
 	}
-	if req.FirstBoot, err = f.boot.read(); err != nil {
+	if req.FirstBoot, err = f.boot.read(ctx); err != nil {
 		return nil, err
 	}
 	if req.Policy = f.terms.terms(words(f.policy)); f.terms.file != "" && f.policy == automata.Observe {
 		req.Policy.Commands = nil // the default
 	}
 	return req, nil
+}
+
+// noneEmpty refuses flags that are given without a value, as by a variable of the
+// shell that is not set: what they are for would be left out in silence, and cannot be
+// changed afterwards.
+func noneEmpty(c *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if fl := c.Flag(name); fl.Changed && fl.Value.String() == "" {
+			return fail.New(fail.Usage, "give a value, or leave the flag out; is a variable not set?", "--%s is empty", name)
+		}
+	}
+	return nil
 }
 
 // defaultMachine picks what the buses need: IDE is in "pc", SATA in "q35".

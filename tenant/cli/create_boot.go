@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -32,7 +33,7 @@ func addBootFlags(c *cobra.Command, f *bootFlags) {
 }
 
 // read reads the files; nil when no flag asks for a first boot.
-func (f *bootFlags) read() (*tenant.FirstBoot, error) {
+func (f *bootFlags) read(ctx context.Context) (*tenant.FirstBoot, error) {
 	if f.userData == "" && f.network == "" && f.hostname == "" && len(f.keys) == 0 {
 		if f.noHostKeys {
 			return nil, fail.New(fail.Usage, "give --user-data or --ssh-key as well, or leave it out", "--no-host-keys is about a first boot, and there is none")
@@ -42,17 +43,17 @@ func (f *bootFlags) read() (*tenant.FirstBoot, error) {
 	b := &tenant.FirstBoot{Hostname: f.hostname, NoHostKeys: f.noHostKeys}
 	var err error
 	if f.userData != "" {
-		if b.UserData, err = readCapped("--user-data", f.userData, bond.MaxSeed); err != nil {
+		if b.UserData, err = readCapped(ctx, "--user-data", f.userData, bond.MaxSeed); err != nil {
 			return nil, err
 		}
 	}
 	if f.network != "" {
-		if b.NetworkConfig, err = readCapped("--network-config", f.network, bond.MaxSeed); err != nil {
+		if b.NetworkConfig, err = readCapped(ctx, "--network-config", f.network, bond.MaxSeed); err != nil {
 			return nil, err
 		}
 	}
 	for _, path := range f.keys {
-		text, err := readCapped("--ssh-key", path, firstboot.MaxKeyFile)
+		text, err := readCapped(ctx, "--ssh-key", path, firstboot.MaxKeyFile)
 		if err != nil {
 			return nil, err
 		}
@@ -65,11 +66,19 @@ func (f *bootFlags) read() (*tenant.FirstBoot, error) {
 	return b, nil
 }
 
-// readCapped reads a file that may be anything, and no more of it than limit bytes.
-func readCapped(flag, path string, limit int) ([]byte, error) {
+// readCapped reads a file that may be anything, a pipe too into which nobody writes, and
+// no more of it than limit bytes.
+func readCapped(ctx context.Context, flag, path string, limit int) ([]byte, error) {
+	return await(ctx, func() ([]byte, error) { return readFile(flag, path, limit) }, nil)
+}
+
+func readFile(flag, path string, limit int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		hint := "give the path of a file"
+		if errors.Is(err, fs.ErrPermission) {
+			hint = "give a file that you may read"
+		}
 		if rest, home := strings.CutPrefix(path, "~/"); home && errors.Is(err, fs.ErrNotExist) {
 			hint = "the shell did not expand the tilde: write $HOME/" + rest
 		}

@@ -71,7 +71,7 @@ func (a *app) runHostAdd(ctx context.Context, name, url string, f hostAddFlags) 
 		}
 		want = id
 	}
-	token, err := readToken(f.tokenFile)
+	token, err := await(ctx, func() (string, error) { return readToken(f.tokenFile) }, nil)
 	if err != nil {
 		return err
 	}

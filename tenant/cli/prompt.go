@@ -94,7 +94,11 @@ func (k *keyFlags) given() bool { return k.passphraseFile != "" || k.keyFile != 
 
 // read returns the passphrase from the file given: a passphrase file without
 // its final line end, a key file byte for byte.
-func (k *keyFlags) read() (*bond.Secret, error) {
+func (k *keyFlags) read(ctx context.Context) (*bond.Secret, error) {
+	return await(ctx, k.readFile, nil)
+}
+
+func (k *keyFlags) readFile() (*bond.Secret, error) {
 	path, limit := k.passphraseFile, int64(64<<10)
 	if path == "" {
 		path, limit = k.keyFile, maxKeyFile
@@ -126,7 +130,7 @@ func (k *keyFlags) read() (*bond.Secret, error) {
 // forNew returns the passphrase of a disk to be made; it is asked for twice.
 func (a *app) forNew(ctx context.Context, k *keyFlags) (*bond.Secret, error) {
 	if k.given() {
-		return k.read()
+		return k.read(ctx)
 	}
 	first, err := a.ask(ctx, "New passphrase")
 	if err != nil {
@@ -154,6 +158,6 @@ func (a *app) forDisk(k *keyFlags) func(ctx context.Context, path string, try in
 		if try > 0 {
 			return nil, tenant.WrongPassphrase(path)
 		}
-		return k.read()
+		return k.read(ctx)
 	}
 }

@@ -73,7 +73,7 @@ func bytesText(n uint64) string {
 // parseBytes reads sizes such as 1GiB, 512MiB, 2G. A bare number is refused: it is
 // never clear what it counts.
 func parseBytes(text string) (uint64, error) {
-	bad := fail.New(fail.Usage, "for example --memory 1GiB or --memory 512MiB", "%q is not a size", text)
+	bad := fail.New(fail.Usage, "give a whole number and a unit, for example 1GiB or 512MiB", "%q is not a size", text)
 	s := strings.TrimSpace(text)
 	for _, u := range units {
 		for _, suffix := range []string{u.name, u.name[:1], strings.ToLower(u.name), strings.ToLower(u.name[:1])} {

@@ -55,7 +55,7 @@ func Encrypt(ctx context.Context, src *Source, out string, o Options, progress f
 
 // Inspect reads the header of an encrypted disk.
 func Inspect(path string) (*luks.Header, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fail.Wrap(err, fail.Other, "check the path", "cannot open the disk")
 	}

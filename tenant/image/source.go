@@ -13,6 +13,8 @@ import (
 	qimage "github.com/lima-vm/go-qcow2reader/image"
 	"github.com/lima-vm/go-qcow2reader/image/qcow2"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uvbond/uvbond/tenant/fail"
 )
 
@@ -44,7 +46,8 @@ func (s *Source) Close() error {
 // OpenSource opens a plaintext disk. With Auto, a file that begins like a qcow2
 // image is one, and whatever looks like another container is refused.
 func OpenSource(path, format string) (*Source, error) {
-	f, err := os.Open(path)
+	// A pipe into which nobody writes must not hold up anybody: it is refused below.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fail.Wrap(err, fail.Other, "check the path", "cannot open the input")
 	}
