@@ -3,6 +3,7 @@ package tenant
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/uvbond/uvbond/bond"
@@ -17,6 +18,8 @@ type AuditLog struct {
 	Records  []bond.AuditRecord
 	Head     [32]byte
 	Receipts int // stored receipts whose audit head stands in the chain
+
+	heads [][32]byte // heads[n] is the chain value after n records
 }
 
 // maxAudit bounds what one audit fetches, records.
@@ -24,21 +27,27 @@ const maxAudit = 1 << 20
 
 // chain follows the audit chain while it is fetched.
 type chain struct {
-	log   AuditLog
-	head  [32]byte
-	heads [][32]byte // heads[n] is the chain value after n records
+	log  AuditLog
+	head [32]byte
 }
 
 // Audit fetches the audit log of a VM from its beginning, verifies the chain,
 // and checks that every stored receipt and the head of the last audit stand in
 // it: a hypervisor whose state was set back, or rewritten, is found out.
 func (o *Owner) Audit(ctx context.Context, name string, rep Reporter) (*AuditLog, error) {
+	return o.AuditAfter(ctx, name, nil, rep)
+}
+
+// AuditAfter does what Audit does, and fetches only the records that came after a log that
+// was verified before; nil: all. That log stays as it is. What does not continue it is
+// found out as by Audit: each record is chained to the ones before.
+func (o *Owner) AuditAfter(ctx context.Context, name string, before *AuditLog, rep Reporter) (*AuditLog, error) {
 	op, err := o.open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer op.bond.Wipe()
-	c := &chain{log: AuditLog{VM: name}, heads: make([][32]byte, 1)}
+	c := after(name, before)
 	rep.Begin("audit "+name, 0)
 	defer rep.End()
 	for more := true; more; {
@@ -59,6 +68,16 @@ func (o *Owner) Audit(ctx context.Context, name string, rep Reporter) (*AuditLog
 		}
 	})
 	return &c.log, err
+}
+
+// after begins at the end of a log. The slices are clipped, so that two that go on from the
+// same log do not write into each other's.
+func after(name string, before *AuditLog) *chain {
+	c := &chain{log: AuditLog{VM: name, heads: make([][32]byte, 1)}}
+	if before != nil && len(before.heads) == len(before.Records)+1 {
+		c.log.Records, c.log.heads, c.head = slices.Clip(before.Records), slices.Clip(before.heads), before.Head
+	}
+	return c
 }
 
 // auditChunks runs one audit command and takes its chunks.
@@ -98,7 +117,7 @@ func (c *chain) add(chunk *bond.AuditChunk) error {
 	}
 	for _, raw := range chunk.Records {
 		c.head = bond.HashRecord(c.head, raw)
-		c.heads = append(c.heads, c.head)
+		c.log.heads = append(c.log.heads, c.head)
 	}
 	c.log.Records = append(c.log.Records, records...)
 	return nil
@@ -106,10 +125,10 @@ func (c *chain) add(chunk *bond.AuditChunk) error {
 
 // at returns the chain value after n records.
 func (c *chain) at(n uint64) ([32]byte, bool) {
-	if n >= uint64(len(c.heads)) {
+	if n >= uint64(len(c.log.heads)) {
 		return [32]byte{}, false
 	}
-	return c.heads[n], true
+	return c.log.heads[n], true
 }
 
 // compare looks for the last audit's head and for every stored receipt in the

@@ -170,12 +170,15 @@ func (op *opened) send(ctx context.Context, cmd client.Command) (*client.Outcome
 	return op.conn.CommandLive(ctx, op.vm.ID, cmd, op.watch)
 }
 
+// Looks tells a command that only looks at a VM, its console's log or its audit log.
+func Looks(command string) bool { return command == Audit || command == Log || command == Status }
+
 // remember stores a verified receipt and the VM's state. It finishes even when
 // the person presses Ctrl-C now: the command was executed.
 func (o *Owner) remember(vm *store.VM, r *bond.Receipt, blob []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := o.Store.AddReceipt(ctx, vm.Name, store.Receipt{Nonce: r.Nonce[:], Received: o.Now().Unix(), Sealed: blob}); err != nil {
+	if err := o.Store.AddReceipt(ctx, vm.Name, store.Receipt{Nonce: r.Nonce[:], Received: o.Now().Unix(), Sealed: blob, Look: Looks(r.Command)}); err != nil {
 		return err
 	}
 	_, err := o.Store.UpdateVM(ctx, vm.Name, vm.ID, func(v *store.VM) {

@@ -31,6 +31,7 @@ type vm struct {
 	revoked       map[[32]byte]bool
 	revokedUntil  int64
 	nonces        map[[32]byte]bool
+	rewritten     bool
 	records       [][]byte
 	heads         [][32]byte // heads[n]: chain value after n records
 }
@@ -320,8 +321,9 @@ func (s *Server) console(v *vm, t *bond.Ticket, p *client.Params, out *client.Ou
 }
 
 func (s *Server) audit(v *vm, t *bond.Ticket, p *client.Params, out *client.Outcome) {
-	if s.evil == Rewritten && (p == nil || p.From == nil || *p.From == 0) {
+	if s.evil == Rewritten && (!v.rewritten || p == nil || p.From == nil || *p.From == 0) {
 		old := v.records
+		v.rewritten = true
 		v.records, v.heads = nil, make([][32]byte, 1)
 		for range old {
 			v.record("call", "nobody", "nothing happened")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // Bounds of a VM's receipts file: beyond maxReceipts or maxReceiptBytes the
-// older part goes.
+// older part goes, and of what only looked the older half first.
 const (
 	maxReceipts     = 1000
 	maxReceiptBytes = maxFile / 2
@@ -25,6 +26,10 @@ type Receipt struct {
 	Nonce    []byte `json:"nonce"`
 	Received int64  `json:"received"` // the client's clock, Unix seconds
 	Sealed   []byte `json:"sealed"`
+
+	// Look: the command only looked, as a page does every few seconds. Such receipts
+	// must not drive out the ones that tell what was done, and since when.
+	Look bool `json:"look,omitempty"`
 }
 
 func (s *Store) receiptsPath(name string) string {
@@ -74,11 +79,25 @@ func trim(path string) error {
 	if len(data) <= maxReceiptBytes && len(lines) <= maxReceipts+1 {
 		return nil
 	}
-	keep := lines[max(0, len(lines)-maxReceipts):]
+	lines = slices.DeleteFunc(lines, func(l []byte) bool { return len(l) == 0 })
+	keep := lookedAt(lines, len(lines)/2)
+	keep = keep[max(0, len(keep)-maxReceipts):]
 	for size := len(bytes.Join(keep, nil)); size > maxReceiptBytes*3/4 && len(keep) > 1; keep = keep[1:] {
 		size -= len(keep[0])
 	}
 	return write(path, bytes.Join(keep, nil))
+}
+
+// lookedAt leaves out what only looked, of the first n lines.
+func lookedAt(lines [][]byte, n int) [][]byte {
+	var keep [][]byte
+	for i, line := range lines {
+		var r struct{ Look bool }
+		if i >= n || json.Unmarshal(line, &r) != nil || !r.Look {
+			keep = append(keep, line)
+		}
+	}
+	return keep
 }
 
 // Receipts returns the stored receipts, oldest first. A line that does not

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -239,6 +241,41 @@ func TestReceiptsAreBounded(t *testing.T) {
 	again, damaged, err := s.Receipts("web1")
 	if err != nil || damaged != 1 || len(again) != len(list)+1 {
 		t.Fatalf("%d, %d damaged, %v", len(again), damaged, err)
+	}
+}
+
+// TestLooksGoFirst: who looks every few seconds does not drive out the receipts of what was
+// done.
+func TestLooksGoFirst(t *testing.T) {
+	s := newStore(t)
+	newVM(t, s, "web1")
+	var file bytes.Buffer
+	for i := range maxReceipts + 1 {
+		if err := json.NewEncoder(&file).Encode(Receipt{Nonce: fmt.Appendf(nil, "%032d", i), Sealed: []byte{1}, Look: i%100 != 0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.receiptsPath("web1"), file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddReceipt(t.Context(), "web1", Receipt{Nonce: fmt.Appendf(nil, "%032d", maxReceipts+1), Sealed: []byte{1}, Look: true}); err != nil {
+		t.Fatal(err)
+	}
+	list, damaged, err := s.Receipts("web1")
+	if err != nil || damaged != 0 || len(list) >= maxReceipts || !list[len(list)-1].Look {
+		t.Fatalf("%d receipts, %d damaged, %v", len(list), damaged, err)
+	}
+	done := 0
+	for i, r := range list {
+		if !r.Look {
+			done++
+		}
+		if i > 0 && string(r.Nonce) <= string(list[i-1].Nonce) {
+			t.Errorf("receipt %s comes after %s", r.Nonce, list[i-1].Nonce)
+		}
+	}
+	if done != maxReceipts/100+1 {
+		t.Errorf("%d receipts of what was done are left, want %d", done, maxReceipts/100+1)
 	}
 }
 
