@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -64,24 +65,48 @@ func TestArrange(t *testing.T) {
 	}
 }
 
-// TestCut: a page gets the newest lines, and refused attempts from before, of a log of any
-// length.
-func TestCut(t *testing.T) {
-	entries := func(n int) (out []entry) {
-		for i := range n {
-			out = append(out, entry{Seq: uint64(n - i), By: byOperator, Refused: (n-i)%4 == 0})
+// TestPaged: a page gets the newest lines of what it asks for, of a log of any length, and
+// refused attempts are counted whatever it asks for.
+func TestPaged(t *testing.T) {
+	const have = 20_000
+	log := func() *timeline {
+		t := &timeline{}
+		for i := range have {
+			e := entry{Seq: uint64(have - i), By: byOwner, Title: "status: done", Reading: true}
+			switch e.Seq % 1000 {
+			case 7:
+				e = entry{Seq: e.Seq, By: byOperator, Refused: true, Title: "screendump refused"}
+			case 8:
+				e = entry{Seq: e.Seq, By: byOwner, Refused: true, Title: "start refused", Reading: true}
+			case 9:
+				e = entry{Seq: e.Seq, By: byDelegate, Title: "reset: done"}
+			}
+			t.Entries = append(t.Entries, e)
 		}
-		return out
+		return t
 	}
-	for _, c := range []struct{ have, want int }{{0, 0}, {10, 10}, {11, 10}, {14, 11}, {400, 20}} {
-		line := timeline{Entries: entries(c.have)}
-		line.cut(10)
-		if len(line.Entries) != c.want || line.Older != c.have-c.want {
-			t.Errorf("of %d lines %d are there, %d are older; want %d", c.have, len(line.Entries), line.Older, c.want)
+	for query, want := range map[string]struct{ lines, older int }{
+		"":                              {60, 0},
+		"most=7":                        {7, 53},
+		"show=refused":                  {40, 0},
+		"show=mine":                     {20, 0},
+		"show=others&most=-1":           {40, 0},
+		"show=no-such&most=x":           {60, 0},
+		"looking=yes":                   {someEntries, have - someEntries},
+		"looking=yes&most=999999999999": {maxEntries, have - maxEntries},
+		"looking=yes&show=mine&most=1":  {1, have - 40 - 1},
+	} {
+		line := log()
+		line.choose(wantedOf(httptest.NewRequest("GET", "/?"+query, nil)))
+		if len(line.Entries) != want.lines || line.Older != want.older {
+			t.Errorf("%q: %d lines, %d are older; want %+v", query, len(line.Entries), line.Older, want)
 		}
-		for i, e := range line.Entries {
-			if i >= 10 && !e.Refused || i > 0 && e.Seq >= line.Entries[i-1].Seq {
-				t.Errorf("line %d is %+v", i, e)
+		if line.Refused != 40 || line.Chain.Refused != 20 || line.Attack == nil || line.Attack.Seq != have-1000+7 {
+			t.Errorf("%q: %d refused, %d of others, the newest %+v", query, line.Refused, line.Chain.Refused, line.Attack)
+		}
+		for i := range line.Entries {
+			if i > 0 && line.Entries[i].Seq >= line.Entries[i-1].Seq {
+				t.Fatalf("%q: line %d is not older than the one before", query, i)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -98,7 +99,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, _ *session) {
 		return
 	}
 	if !s.runs.begin(name, in.Command) {
-		refuse(w, http.StatusConflict, s.runs.of(name)+" is running on "+name+" just now", "wait until it has ended")
+		s.busy(w, name)
 		return
 	}
 	events := make(chan event, maxFollowed)
@@ -115,6 +116,11 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, _ *session) {
 			return // nobody watches any more; run goes on and drops what nobody takes
 		}
 	}
+}
+
+// busy refuses a second command on a VM.
+func (s *Server) busy(w http.ResponseWriter, name string) {
+	refuse(w, http.StatusConflict, cmp.Or(s.runs.of(name), "a command")+" is running on "+name+" just now", "wait until it has ended")
 }
 
 // run executes the command. Events that nobody takes are dropped, but not the end.

@@ -24,6 +24,10 @@ import (
 // was drawn, bytes. Beyond it the output waits where it is kept, in the hypervisor.
 const pageWindow = 256 << 10
 
+// maxTyping is how many messages of what was typed may wait. The page sends its next ones
+// when these were dealt with.
+const maxTyping = 64
+
 // control is a message of the page beside what is typed, which comes as binary
 // messages. One member is set.
 type control struct {
@@ -69,9 +73,9 @@ func parseControl(data []byte) (*control, error) {
 
 // told is what the page is told of a console beside its output.
 type told struct {
-	Event   string   `json:"event"` // attached, viewers, lost, refused, reattaching or end
+	Event   string   `json:"event"` // attached, viewers, lost, typed, refused, reattaching or end
 	Viewers []viewer `json:"viewers,omitempty"`
-	Bytes   uint64   `json:"bytes,omitempty"` // attached: of the output to come, so much was printed before
+	Bytes   uint64   `json:"bytes,omitempty"` // attached: of the output to come, so much was printed before; typed: dealt with
 	Text    string   `json:"text,omitempty"`
 	Hint    string   `json:"hint,omitempty"`
 	Class   string   `json:"class,omitempty"`
@@ -88,15 +92,16 @@ type viewer struct {
 func (s *Server) console(w http.ResponseWriter, r *http.Request, one *session) {
 	name := r.PathValue("name")
 	s.socket(w, r, one, func(ctx context.Context, c *websocket.Conn) error {
-		p := &paper{c: c, ctx: ctx, moved: make(chan struct{}, 1)}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		p := &paper{c: c, ctx: ctx, moved: make(chan struct{}, 1), typing: make(chan []byte, maxTyping)}
 		t := terminal.New(terminal.Options{
 			Open:   func(ctx context.Context) (net.Conn, error) { return s.opts.Dial(ctx, name, channel.KindConsole, 0) },
 			Final:  func(err error) bool { return final(name, err) },
 			Output: p.output, Event: p.event,
 			Name: "page", Mode: console.Write, Start: console.All(), Size: sizeOf(r), Reattach: true,
 		})
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
+		go p.typist(t)
 		go func() {
 			defer cancel()
 			p.read(t)
@@ -142,6 +147,8 @@ type paper struct {
 	c     *websocket.Conn
 	ctx   context.Context
 	moved chan struct{} // capacity 1: something was drawn
+
+	typing chan []byte // what the page sent and nobody has typed yet
 
 	mu    sync.Mutex
 	sent  uint64
@@ -224,14 +231,42 @@ func (p *paper) read(t *terminal.Session) {
 		if kind == websocket.MessageBinary {
 			// It must not wait for a guest that does not read: what comes behind says
 			// that output was drawn.
-			if n := t.Type(data); n < len(data) {
-				p.tell(told{Event: "refused", Bytes: uint64(len(data) - n)})
+			select {
+			case p.typing <- data:
+			default:
+				return // the page did not wait for "typed"
 			}
 			continue
 		}
 		m, err := parseControl(data)
 		if err != nil || !p.obey(t, m) {
 			return
+		}
+	}
+}
+
+// typist types what the page sent, and says how much was dealt with: a page that pastes
+// more than a guest reads just then waits for that.
+func (p *paper) typist(t *terminal.Session) {
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case data := <-p.typing:
+			rest := data
+			for len(rest) > 0 {
+				if rest = rest[t.Type(rest):]; len(rest) == 0 {
+					break
+				}
+				if !t.Writing() {
+					p.tell(told{Event: "refused", Bytes: uint64(len(rest))})
+					break
+				}
+				if t.Drain(p.ctx) != nil {
+					return
+				}
+			}
+			p.tell(told{Event: "typed", Bytes: uint64(len(data))})
 		}
 	}
 }

@@ -31,6 +31,7 @@ var headers = map[string]string{
 // no header, but name protocols.
 const (
 	keyHeader   = "X-Uvbond-Key"
+	proofHeader = "X-Uvbond-Proof" // of an answer
 	keyProtocol = "uvbond.key."
 	protocol    = "uvbond.1"
 )
@@ -88,22 +89,25 @@ func (s *Server) private(next handler) http.Handler {
 			refuse(w, http.StatusUnauthorized, "not logged in, or the session ended", "press Enter where uvbond ui runs: it prints a new link")
 			return
 		}
+		w.Header().Set(proofHeader, one.proof)
 		next(w, r, one)
 	})
 }
 
 func (s *Server) sessionOf(r *http.Request) *session {
-	c, err := r.Cookie(s.cookieName())
-	if err != nil {
-		return nil
-	}
 	key := r.Header.Get(keyHeader)
 	for p := range strings.SplitSeq(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
 		if k, ok := strings.CutPrefix(strings.TrimSpace(p), keyProtocol); ok {
 			key = k
 		}
 	}
-	return s.sessions.find(c.Value, key)
+	// A site on another port of this address can add cookies of the same name.
+	for _, c := range r.CookiesNamed(s.cookieName()) {
+		if one := s.sessions.find(c.Value, key); one != nil {
+			return one
+		}
+	}
+	return nil
 }
 
 // read decodes a request's JSON strictly. After false it was answered.

@@ -25,6 +25,7 @@ type browser struct {
 	t           *testing.T
 	w           *uitest.World
 	cookie, key string
+	proof       string
 }
 
 // once is the token of a new link.
@@ -37,15 +38,15 @@ func login(t *testing.T, w *uitest.World) *browser {
 	t.Helper()
 	b := &browser{t: t, w: w}
 	resp := b.do("POST", "/api/login", `{"once":"`+once(w)+`"}`)
-	var out struct{ Key string }
-	if err := json.Unmarshal([]byte(resp.body), &out); err != nil || resp.status != 200 || out.Key == "" {
+	var out struct{ Key, Proof string }
+	if err := json.Unmarshal([]byte(resp.body), &out); err != nil || resp.status != 200 || len(out.Key) < 22 || len(out.Proof) < 22 {
 		t.Fatalf("login: %d %s", resp.status, resp.body)
 	}
 	c, err := http.ParseSetCookie(resp.header.Get("Set-Cookie"))
 	if err != nil || !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" {
 		t.Fatalf("cookie %v: %v", c, err)
 	}
-	b.cookie, b.key = c.Name+"="+c.Value, out.Key
+	b.cookie, b.key, b.proof = c.Name+"="+c.Value, out.Key, out.Proof
 	return b
 }
 
@@ -149,6 +150,20 @@ func TestSessions(t *testing.T) {
 	}
 	if !in(b, header("Sec-Fetch-Site", "")) {
 		t.Error("a browser without fetch metadata is refused")
+	}
+	name, _, _ := strings.Cut(b.cookie, "=")
+	if !in(b, header("Cookie", name+"=tossed; "+b.cookie+"; "+name+"=tossed too")) {
+		t.Error("cookies that another port set end the session")
+	}
+	for _, path := range []string{"/api/state", "/api/vms/none"} {
+		if got := b.do("GET", path, "").header.Get("X-Uvbond-Proof"); got != b.proof {
+			t.Errorf("%s bears the proof %q, want %q", path, got, b.proof)
+		}
+	}
+	for _, r := range []response{b.do("GET", "/api/state", "", header("Cookie", "")), b.do("GET", "/api/state", "", header("X-Uvbond-Key", other.key)), b.do("GET", "/", "")} {
+		if got := r.header.Get("X-Uvbond-Proof"); got != "" {
+			t.Errorf("who has half of a session gets its proof %q", got)
+		}
 	}
 	late.Add(int64(ui.DefaultIdle - time.Minute))
 	if b.do("POST", "/api/active", "").status != 200 {

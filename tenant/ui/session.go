@@ -40,8 +40,13 @@ func (d digest) is(s string) bool {
 // session is one browser that has logged in. It is proved by two secrets: the
 // cookie, which scripts cannot read but which browsers send to every port of this
 // address, and the key, which scripts of this origin alone have.
+//
+// The proof goes the other way: every answer to the session bears it, and the page believes
+// no answer without. Another user who takes the port when uvbond ui has ended cannot go on
+// where it ended, in a page that is still open: the page never sends its proof.
 type session struct {
 	cookie, key digest
+	proof       string
 	seen        time.Time
 	ctx         context.Context // ends with the session
 	cancel      context.CancelFunc
@@ -79,7 +84,7 @@ func (s *sessions) link() string {
 }
 
 // login takes a token and starts a session.
-func (s *sessions) login(token string) (cookie, key string, ok bool) {
+func (s *sessions) login(token string) (cookie, key, proof string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, l := range s.links {
@@ -88,18 +93,18 @@ func (s *sessions) login(token string) (cookie, key string, ok bool) {
 		}
 		s.links = append(s.links[:i:i], s.links[i+1:]...)
 		if s.ended || s.now().After(l.until) {
-			return "", "", false
+			return "", "", "", false
 		}
 		if len(s.list) == maxSessions {
 			s.drop(0)
 		}
-		cookie, key = secret(), secret()
-		one := &session{cookie: digestOf(cookie), key: digestOf(key), seen: s.now()}
+		cookie, key, proof = secret(), secret(), secret()
+		one := &session{cookie: digestOf(cookie), key: digestOf(key), proof: proof, seen: s.now()}
 		one.ctx, one.cancel = context.WithCancel(context.Background())
 		s.list = append(s.list, one)
-		return cookie, key, true
+		return cookie, key, proof, true
 	}
-	return "", "", false
+	return "", "", "", false
 }
 
 // drop ends a session; the caller holds the lock.
@@ -183,14 +188,14 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	if !s.read(w, r, &in) {
 		return
 	}
-	cookie, key, ok := s.sessions.login(in.Once)
+	cookie, key, proof, ok := s.sessions.login(in.Once)
 	if !ok {
 		refuse(w, http.StatusForbidden, "this link was used before, or is older than five minutes", "press Enter where uvbond ui runs: it prints a new one")
 		return
 	}
 	http.SetCookie(w, &http.Cookie{Name: s.cookieName(), Value: cookie, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	s.log.Info("logged in")
-	answer(w, map[string]string{"key": key})
+	answer(w, map[string]string{"key": key, "proof": proof})
 }
 
 func (s *Server) logout(w http.ResponseWriter, r *http.Request, one *session) {

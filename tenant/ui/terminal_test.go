@@ -112,8 +112,13 @@ func TestTerminal(t *testing.T) {
 	y.send(websocket.MessageText, `{"mode":"take"}`)
 	y.told(`"mode":"writing","me":true`)
 	x.until("losing the keyboard", func() bool {
-		last := x.events[len(x.events)-1]
-		return strings.Contains(last, "viewers") && !strings.Contains(last, `"mode":"writing","me":true`)
+		last := ""
+		for _, e := range x.events {
+			if strings.Contains(e, `"viewers"`) {
+				last = e
+			}
+		}
+		return strings.Contains(last, `"name"`) && !strings.Contains(last, `"mode":"writing","me":true`)
 	})
 	x.send(websocket.MessageBinary, "mine")
 	x.told(`{"event":"refused","bytes":4}`)
@@ -140,6 +145,49 @@ func TestTerminalFlood(t *testing.T) {
 	raw, _ := json.Marshal(map[string]int{"taken": x.output.Len()})
 	x.send(websocket.MessageText, string(raw))
 	x.until("the rest", func() bool { return x.output.Len() == 1<<20 })
+}
+
+// TestTerminalPaste: a page that waits for what it sent to be typed can paste more than any
+// buffer on the way holds; the terminal of one that does not wait ends.
+func TestTerminalPaste(t *testing.T) {
+	m, b := withMachine(t)
+	x := openTerminal(t, b)
+	x.told(`"mode":"writing","me":true`)
+	text := strings.Repeat("0123456789abcde\n", 1<<20/16)
+	sent, typed, seen := 0, 0, 0
+	for typed < len(text) {
+		for ; sent < len(text) && sent-typed < 32<<10; sent += 4096 {
+			x.send(websocket.MessageBinary, text[sent:sent+4096])
+		}
+		if !x.next() {
+			t.Fatalf("the terminal ended: %q", x.events)
+		}
+		for ; seen < len(x.events); seen++ {
+			var e struct {
+				Event string
+				Bytes int
+			}
+			if err := json.Unmarshal([]byte(x.events[seen]), &e); err != nil || e.Event == "refused" {
+				t.Fatalf("%s, %v", x.events[seen], err)
+			}
+			if e.Event == "typed" {
+				typed += e.Bytes
+			}
+		}
+	}
+	x.until("the echo", func() bool { return x.output.Len() >= len(text) })
+	if m.Typed() != text {
+		t.Error("something else was typed than was pasted")
+	}
+	m.Deaf(true)
+	defer m.Deaf(false)
+	for range 1 << 10 {
+		if x.c.Write(t.Context(), websocket.MessageBinary, []byte(text[:4096])) != nil {
+			break
+		}
+	}
+	for x.next() { // it ends
+	}
 }
 
 // TestTerminalEnds: a page that breaks the rules, a channel that somebody touched, an

@@ -29,17 +29,8 @@ import (
 	"time"
 
 	"github.com/uvbond/uvbond/tenant"
-	"github.com/uvbond/uvbond/tenant/client"
 	"github.com/uvbond/uvbond/web"
 )
-
-// Owner is what the page does, in the words of package tenant. *tenant.Owner is one.
-type Owner interface {
-	RunWatched(ctx context.Context, name, command string, watch func(client.Hypercall)) (*tenant.Result, error)
-	Audit(ctx context.Context, name string, rep tenant.Reporter) (*tenant.AuditLog, error)
-	Receipts(name string) (list []tenant.Stored, damaged int, err error)
-	Connect(ctx context.Context, name string) (*tenant.Conn, error)
-}
 
 // Finding is one line of `uvbond doctor`.
 type Finding struct {
@@ -164,18 +155,19 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /licenses.txt", s.licenses)
 	mux.HandleFunc("POST /api/login", s.login)
 	for pattern, h := range map[string]handler{
-		"POST /api/logout":             s.logout,
-		"POST /api/active":             s.active,
-		"GET /api/session":             s.session,
-		"GET /api/state":               s.state,
-		"GET /api/guide":               s.guide,
-		"GET /api/vms/{name}":          s.vm,
-		"GET /api/vms/{name}/access":   s.access,
-		"GET /api/vms/{name}/timeline": s.timeline,
-		"POST /api/vms/{name}/audit":   s.audit,
-		"POST /api/vms/{name}/command": s.command,
-		"GET /api/vms/{name}/console":  s.console,
-		"GET /api/vms/{name}/screen":   s.screen,
+		"POST /api/logout":                s.logout,
+		"POST /api/active":                s.active,
+		"GET /api/session":                s.session,
+		"GET /api/state":                  s.state,
+		"GET /api/guide":                  s.guide,
+		"GET /api/vms/{name}":             s.vm,
+		"GET /api/vms/{name}/access":      s.access,
+		"GET /api/vms/{name}/timeline":    s.timeline,
+		"POST /api/vms/{name}/audit":      s.audit,
+		"POST /api/vms/{name}/command":    s.command,
+		"POST /api/vms/{name}/undelegate": s.undelegate,
+		"GET /api/vms/{name}/console":     s.console,
+		"GET /api/vms/{name}/screen":      s.screen,
 	} {
 		mux.Handle(pattern, s.private(h))
 	}

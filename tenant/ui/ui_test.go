@@ -246,6 +246,35 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
+// TestTimelineGoesOn: of a log that was verified, only what came since is fetched, and what
+// does not continue it is found out.
+func TestTimelineGoesOn(t *testing.T) {
+	w := uitest.New(t, nil)
+	w.Pin(t)
+	w.Create(t, "web1", termsOf("observe"))
+	b := login(t, w)
+	for range 40 {
+		w.Host.Tried("screendump", "never allowed")
+	}
+	first := b.audit().Chain
+	w.Host.Tried("send-key", "never allowed")
+	// Each fetch of two records is a command, and a record.
+	next := b.audit().Chain
+	if next.State != "whole" || next.Refused != 41 || next.Records <= first.Records || next.Records > first.Records+5 {
+		t.Fatalf("first %+v, then %+v", first, next)
+	}
+	for _, evil := range []string{fakehost.CutAudit, fakehost.SetBack, fakehost.Rewritten} {
+		w.Host.Evil(evil)
+		if c := b.audit().Chain; c.State != "broken" || c.Class != "forged" {
+			t.Errorf("%s: %+v", evil, c)
+		}
+		w.Host.Evil("")
+		if c := b.audit().Chain; evil != fakehost.Rewritten && (c.State != "whole" || c.Refused != 41) {
+			t.Errorf("after %s: %+v", evil, c)
+		}
+	}
+}
+
 // TestAccess: a policy and delegations are put into words.
 func TestAccess(t *testing.T) {
 	w := uitest.New(t, nil)
@@ -263,16 +292,45 @@ func TestAccess(t *testing.T) {
 	}
 	var a struct {
 		Delegates []struct {
-			Who, Command, Period string
-			Limits               []string
-			InForce              bool `json:"in_force"`
+			ID, Who, Period string
+			InForce         bool `json:"in_force"`
+			Ended           bool
+			Rights          []struct {
+				Command string
+				Limits  []string
+			}
 		}
 	}
 	if err := json.Unmarshal([]byte(b.do("GET", "/api/vms/web1/access", "").body), &a); err != nil || len(a.Delegates) != 1 {
 		t.Fatalf("%+v %v", a, err)
 	}
-	if d := a.Delegates[0]; d.Who != "bob" || d.Command != "reset" || !d.InForce || !strings.HasPrefix(d.Period, "until ") || strings.Join(d.Limits, ";") != "at most once in any hour" {
-		t.Errorf("delegation %+v", d)
+	bob := a.Delegates[0]
+	if bob.Who != "bob" || !bob.InForce || bob.Ended || !strings.HasPrefix(bob.Period, "until ") || len(bob.Rights) != 1 {
+		t.Fatalf("delegation %+v", bob)
+	}
+	if r := bob.Rights[0]; r.Command != "reset" || strings.Join(r.Limits, ";") != "at most once in any hour" {
+		t.Errorf("right %+v", r)
+	}
+	// The page takes it back: with a receipt, or not at all, and once.
+	take := func(id string) response {
+		return b.do("POST", "/api/vms/web1/undelegate", `{"delegation":"`+id+`"}`)
+	}
+	if r := take("bob"); r.status != 404 {
+		t.Errorf("a name for an id: %d %s", r.status, r.body)
+	}
+	w.Host.Evil(fakehost.NoReceipt)
+	if r := take(bob.ID); r.status == 200 {
+		t.Errorf("taken back without a receipt: %s", r.body)
+	}
+	w.Host.Evil("")
+	if r := take(bob.ID); r.status != 200 || !strings.Contains(r.body, `"verdict":"done"`) {
+		t.Errorf("taken back: %d %s", r.status, r.body)
+	}
+	if r := take(bob.ID); r.status != 404 {
+		t.Errorf("taken back twice: %d %s", r.status, r.body)
+	}
+	if err := json.Unmarshal([]byte(b.do("GET", "/api/vms/web1/access", "").body), &a); err != nil || a.Delegates[0].InForce || !a.Delegates[0].Ended {
+		t.Errorf("afterwards %+v, %v", a, err)
 	}
 	for _, want := range []string{"at most twice in any 12 hours", "not after ", "only mon-fri 08:00-18:00 UTC", "paused for 10 minutes at most, then the hypervisor resumes it", `"delegates":[]`} {
 		if !strings.Contains(body, want) {

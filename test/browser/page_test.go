@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/tenant"
 	"github.com/uvbond/uvbond/tenant/ui"
 	"github.com/uvbond/uvbond/tenant/ui/uitest"
@@ -49,7 +51,7 @@ func TestPage(t *testing.T) {
 		"cut":     func(string) (string, error) { m.Cut(); return "", nil },
 		"pressed": func(key string) (string, error) {
 			for range 100 {
-				if slices.Contains(m.Keys(), uint32(key[0])) {
+				if slices.Contains(m.Keys(), keysym(key[0])) {
 					return "", nil
 				}
 				time.Sleep(20 * time.Millisecond)
@@ -57,9 +59,39 @@ func TestPage(t *testing.T) {
 			return "", fmt.Errorf("the screen got the keys %v", m.Keys())
 		},
 		"keys": func(string) (string, error) { return fmt.Sprint(m.Keys()), nil },
+		"dialed": func(arg string) (string, error) { // waits until a kind of channel was opened so often
+			kind, want, _ := strings.Cut(arg, " ")
+			n, err := strconv.Atoi(want)
+			for ; err == nil && m.Dials(kind) < n; time.Sleep(20 * time.Millisecond) {
+			}
+			return "", err
+		},
+		"dials": func(kind string) (string, error) { return strconv.Itoa(m.Dials(kind)), nil },
+		"many": func(arg string) (string, error) { // attempts of operators
+			n, err := strconv.Atoi(arg)
+			for i := range n {
+				w.Host.Tried("screendump", fmt.Sprintf("never allowed (%d)", i))
+			}
+			return "", err
+		},
+		"delegate": func(who string) (string, error) {
+			k, err := bond.GenerateDelegateKey()
+			if err == nil {
+				_, _, err = w.Owner.Delegate(t.Context(), tenant.DelegateRequest{VM: "web1", To: k.Public(), Name: who, Allow: tenant.Terms{Commands: []string{"status", "reset"}, Until: "30day"}})
+			}
+			return "", err
+		},
 		"tried": func(what string) (string, error) {
 			w.Host.Tried(what, "never allowed: the screen belongs to the owner")
 			return "", nil
 		},
 	})
+}
+
+// keysym is X11's number of a key.
+func keysym(c byte) uint32 {
+	if c == '\r' {
+		return 0xff0d
+	}
+	return uint32(c)
 }

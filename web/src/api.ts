@@ -1,7 +1,8 @@
 // The page's way to `uvbond ui`. A session has two secrets: a cookie, which this
-// script cannot see, and a key, which is kept for this origin alone.
+// script cannot see, and a key, which is kept for this origin alone. A third, the
+// proof, is never sent: answers bear it, or are not believed.
 
-const keyName = 'uvbond-key';
+export const keyName = 'uvbond-key'; // of key and proof, in one item: tabs never see half
 
 export interface Claim {
   state?: string;
@@ -139,20 +140,31 @@ export interface Timeline {
   chain: Chain;
   damaged?: number;
   older?: number;
+  refused: number;
+  attack?: { seq: number; title: string };
 }
 
 export interface Right {
-  who: string;
   command: string;
   means: string;
   limits: string[];
+}
+
+export interface Delegation {
+  id: string;
+  who: string;
+  issued: number;
   in_force: boolean;
-  period?: string;
+  ended: boolean;
+  period: string;
+  rights: Right[];
+  text: string;
+  problem?: string;
 }
 
 export interface Access {
   operators: Right[];
-  delegates: Right[];
+  delegates: Delegation[];
   never: string[];
   policy: string;
   problem?: string;
@@ -192,20 +204,22 @@ export class Failure extends Error {
   }
 }
 
-let onEnd: () => void = () => {};
+let onEnd: (why?: string) => void = () => {};
 
-/** whenSessionEnds is called when the server does not know this session any more. */
-export function whenSessionEnds(call: () => void): void {
+/** whenSessionEnds is called when the server does not know this session any more, or is not the one that began it. */
+export function whenSessionEnds(call: (why?: string) => void): void {
   onEnd = call;
 }
 
-const key = (): string => localStorage.getItem(keyName) ?? '';
+const secrets = (): string[] => (localStorage.getItem(keyName) ?? '').split(' ');
+const key = (): string => secrets()[0] ?? '';
 
 /** hasSession tells whether there was a session in this browser. */
 export const hasSession = (): boolean => key() !== '';
 
 async function send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
-  const headers: Record<string, string> = { 'X-Uvbond-Key': key() };
+  const [ours = '', proof = ''] = secrets();
+  const headers: Record<string, string> = { 'X-Uvbond-Key': ours };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let answer: Response;
   try {
@@ -214,10 +228,15 @@ async function send(method: string, path: string, body?: unknown, signal?: Abort
     if (signal?.aborted) throw e;
     throw new Failure('uvbond ui does not answer: has it ended?', 'start it again where it ran: uvbond ui');
   }
+  if ((answer.headers.get('X-Uvbond-Proof') ?? '') !== proof && path !== 'login' && answer.status !== 401) {
+    localStorage.removeItem(keyName);
+    onEnd('Something else than uvbond ui answers at this address. Believe nothing that it shows.');
+    throw new Failure('an answer without proof');
+  }
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   if (answer.status === 401) {
-    localStorage.removeItem(keyName);
+    if (key() === ours) localStorage.removeItem(keyName); // else another tab logged in meanwhile
     onEnd();
   }
   throw new Failure(problem.error ?? `status ${answer.status}`, problem.hint ?? '', answer.status);
@@ -228,8 +247,8 @@ export const post = async <T>(path: string, body: unknown = {}): Promise<T> => (
 
 /** login takes the token of a one-time link. */
 export async function login(once: string): Promise<void> {
-  const { key: fresh } = await post<{ key: string }>('login', { once });
-  localStorage.setItem(keyName, fresh);
+  const fresh = await post<{ key: string; proof: string }>('login', { once });
+  localStorage.setItem(keyName, `${fresh.key} ${fresh.proof}`);
 }
 
 /** logout ends the session, also in other tabs. */
@@ -254,8 +273,9 @@ export async function run(vm: string, command: string, tell: (e: Event) => void)
   }
 }
 
-/** open opens a WebSocket of a VM's console or screen. */
-export function open(vm: string, kind: 'console' | 'screen', query = ''): WebSocket {
+/** open opens a WebSocket of a VM's console or screen, after its server has shown its proof. */
+export async function open(vm: string, kind: 'console' | 'screen', query = ''): Promise<WebSocket> {
+  await get('session');
   const url = `ws://${location.host}/api/vms/${encodeURIComponent(vm)}/${kind}${query}`;
   const socket = new WebSocket(url, ['uvbond.1', `uvbond.key.${key()}`]);
   socket.binaryType = 'arraybuffer';
@@ -263,10 +283,15 @@ export function open(vm: string, kind: 'console' | 'screen', query = ''): WebSoc
 }
 
 let told = 0;
+let last = Date.now();
 
 /** active tells the server that its person is there, at most twice a minute. */
 export function active(): void {
-  if (!hasSession() || Date.now() - told < 30_000) return;
-  told = Date.now();
+  last = Date.now();
+  if (!hasSession() || last - told < 30_000) return;
+  told = last;
   post('active').catch(() => {});
 }
+
+/** sinceActive is how long ago the page's person did something, milliseconds. */
+export const sinceActive = (): number => Date.now() - last;

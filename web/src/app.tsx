@@ -1,5 +1,5 @@
-import { useEffect, useState } from 'preact/hooks';
-import { type Session, type State, active, get, hasSession, login, logout, whenSessionEnds } from './api';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { type Session, type State, active, get, hasSession, keyName, login, logout, whenSessionEnds } from './api';
 import { announce, Announcer } from './announce';
 import { failureOf, usePoll } from './hooks';
 import { KeysHelp, useKeys } from './keys';
@@ -20,7 +20,10 @@ export function App() {
   const [session, setSession] = useState<Session>();
   const [trouble, setTrouble] = useState('');
   useEffect(() => {
-    whenSessionEnds(() => setPhase('out'));
+    whenSessionEnds((why) => {
+      if (why) setTrouble(why);
+      setPhase('out');
+    });
     const enter = async () => {
       const once = /^#once=([A-Za-z0-9_-]+)$/.exec(location.hash)?.[1];
       if (once) history.replaceState(null, '', '/'); // it stays neither in the address nor in the history
@@ -38,6 +41,11 @@ export function App() {
     void enter();
     const changed = () => location.hash.startsWith('#once=') && void enter();
     addEventListener('hashchange', changed);
+    // Another tab logged in, or out: this one follows, and stays where it is.
+    addEventListener('storage', (e) => {
+      if (e.key === keyName && e.newValue) void enter();
+      else if (e.key === keyName) setPhase('out');
+    });
     for (const kind of ['keydown', 'pointerdown'] as const) addEventListener(kind, active, { capture: true });
     return () => removeEventListener('hashchange', changed);
   }, []);
@@ -62,7 +70,7 @@ function Shell({ session }: { session: Session }) {
         Skip to the content
       </a>
       <Sidebar route={route} state={data} session={session} showHelp={() => setHelp(true)} />
-      <main id="main" tabIndex={-1}>
+      <main id="main" tabIndex={-1} class={roomy(route) ? 'roomy' : ''}>
         {failure && <Notice kind="bad" title={failure.message} text={failure.hint} />}
         {data && route.page === 'list' && (first ? <GuideView first /> : <ListView state={data} />)}
         {data && route.page === 'guide' && <GuideView />}
@@ -74,6 +82,9 @@ function Shell({ session }: { session: Session }) {
   );
 }
 
+// roomy tells views that gain by all the width there is.
+const roomy = (r: Route): boolean => r.page === 'list' || (r.page === 'vm' && (r.view === 'terminal' || r.view === 'screen'));
+
 function skip(e: Event): void {
   e.preventDefault();
   document.getElementById('main')?.focus();
@@ -81,40 +92,55 @@ function skip(e: Event): void {
 
 function Sidebar({ route, state, session, showHelp }: { route: Route; state: State | undefined; session: Session; showHelp: () => void }) {
   const here = (page: Route['page'], vm = '') => (route.page === page && route.vm === vm ? 'page' : undefined);
+  const [open, setOpen] = useState(false); // where there is no room beside the content
+  const menu = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    menu.current?.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' });
+    if (!open) return;
+    setOpen(false);
+    document.getElementById('main')?.focus();
+  }, [route.page, route.vm, route.view]);
   return (
-    <header class="side">
-      <a class="brand" href="#/">
-        <Seal />
-        <span>UVBond</span>
-      </a>
-      <nav aria-label="Virtual machines">
-        <a href="#/" aria-current={here('list')}>
-          <Server /> All machines
+    <header class={`side ${open ? 'open' : ''}`}>
+      <div class="top">
+        <a class="brand" href="#/">
+          <Seal />
+          <span>UVBond</span>
         </a>
-        <ul>
-          {state?.vms.map((vm) => (
-            <li key={vm.name}>
-              <a href={toVM(vm.name)} aria-current={here('vm', vm.name)}>
-                <StateDot vm={vm} /> {vm.name}
-              </a>
-            </li>
-          ))}
-        </ul>
-        <a href="#/guide" aria-current={here('guide')}>
-          <Compass /> Guide and doctor
-        </a>
-      </nav>
-      <div class="foot">
-        <ThemeSwitch />
-        <button type="button" class="quiet" onClick={showHelp} aria-haspopup="dialog">
-          <Keyboard /> Keyboard
+        <button type="button" class="menu" aria-expanded={open} aria-controls="menu" onClick={() => setOpen(!open)}>
+          Menu
         </button>
-        <button type="button" class="quiet" onClick={() => void logout()}>
-          <Leave /> Log out
-        </button>
-        <p class="faint small">
-          uvbond {session.version} · <a href="/licenses.txt">licences</a>
-        </p>
+      </div>
+      <div id="menu" class="body" ref={menu}>
+        <nav aria-label="Virtual machines">
+          <a href="#/" aria-current={here('list')}>
+            <Server /> All machines
+          </a>
+          <ul>
+            {state?.vms.map((vm) => (
+              <li key={vm.name}>
+                <a href={toVM(vm.name)} aria-current={here('vm', vm.name)}>
+                  <StateDot vm={vm} /> {vm.name}
+                </a>
+              </li>
+            ))}
+          </ul>
+          <a href="#/guide" aria-current={here('guide')}>
+            <Compass /> Guide and doctor
+          </a>
+        </nav>
+        <div class="foot">
+          <ThemeSwitch />
+          <button type="button" class="quiet" onClick={showHelp} aria-haspopup="dialog">
+            <Keyboard /> Keyboard
+          </button>
+          <button type="button" class="quiet" onClick={() => void logout()}>
+            <Leave /> Log out
+          </button>
+          <p class="faint small">
+            uvbond {session.version} · <a href="/licenses.txt">licences</a>
+          </p>
+        </div>
       </div>
     </header>
   );

@@ -12,8 +12,9 @@ export const day = (ms: number): string => date.format(ms);
 /** ago writes how long ago something was, seconds. */
 export function ago(seconds: number): string {
   const s = Math.max(0, Math.round(seconds));
-  if (s < 5) return 'just now';
-  if (s < 90) return `${s} seconds ago`;
+  if (s < 10) return 'just now';
+  if (s < 60) return 'moments ago'; // seconds that count make every line restless
+  if (s < 90) return 'a minute ago';
   if (s < 90 * 60) return `${Math.round(s / 60)} minutes ago`;
   if (s < 36 * 3600) return `${Math.round(s / 3600)} hours ago`;
   return `${Math.round(s / 86400)} days ago`;
@@ -31,6 +32,7 @@ export function size(bytes: number): string {
   return `${Number(n.toFixed(1))} ${units[u]}`;
 }
 
-export const count = (n: number, one: string): string => `${n} ${one}${n === 1 ? '' : 's'}`;
+const number = new Intl.NumberFormat();
+export const count = (n: number, one: string): string => `${number.format(n)} ${one}${n === 1 ? '' : 's'}`;
 
 export const capital = (s: string): string => s.charAt(0).toUpperCase() + s.slice(1);

@@ -11,6 +11,9 @@ export const enabled = (): boolean => localStorage.getItem(name) !== 'off';
 export const leaveKey = 'Ctrl+Shift+↑';
 export const isLeaveKey = (e: KeyboardEvent): boolean => e.type === 'keydown' && e.ctrlKey && e.shiftKey && e.key === 'ArrowUp';
 
+/** isCopyKey is how a terminal copies what is selected: Ctrl+C is the guest's. */
+export const isCopyKey = (e: KeyboardEvent): boolean => e.ctrlKey && ((e.shiftKey && e.code === 'KeyC') || (!e.shiftKey && e.key === 'Insert'));
+
 const places: Record<string, View> = { o: 'overview', t: 'timeline', c: 'terminal', s: 'screen', a: 'access' };
 
 /** useKeys handles the page's own keys. */
@@ -51,7 +54,9 @@ const rows: [string, string][] = [
   ['g then c', 'terminal (console)'],
   ['g then s', 'screen'],
   ['g then a', 'access'],
-  [leaveKey, 'leave the terminal or the screen'],
+  [leaveKey, 'leave the terminal or the screen, to its controls'],
+  ['Ctrl+Shift+C, Ctrl+Insert', 'copy what is selected in the terminal'],
+  ['Ctrl+Shift+V, Shift+Insert', 'paste into the terminal'],
   ['?', 'this help'],
 ];
 

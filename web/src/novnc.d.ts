@@ -10,6 +10,7 @@ declare module '@novnc/novnc' {
     focus(): void;
     blur(): void;
     sendCtrlAltDel(): void;
+    sendKey(keysym: number, code: string | null, down: boolean): void;
     toBlob(callback: (blob: Blob | null) => void, type?: string): void;
   }
 }

@@ -20,10 +20,21 @@ class Sheet extends HTMLElement {
   }
 }
 
-/** useSheets replaces style elements that are made from now on. */
+// It also writes the colours that are none of its palette (24 bit, or mended for contrast)
+// into style attributes, which the policy forbids too. Through the element's style object,
+// which takes properties only, they are allowed.
+function styleSpans(): void {
+  HTMLSpanElement.prototype.setAttribute = function (this: HTMLSpanElement, name: string, value: string) {
+    if (name.toLowerCase() === 'style') this.style.cssText = value;
+    else Element.prototype.setAttribute.call(this, name, value);
+  };
+}
+
+/** useSheets replaces style elements that are made from now on, and style attributes of spans. */
 export function useSheets(): void {
   if (customElements.get('uvbond-sheet')) return;
   customElements.define('uvbond-sheet', Sheet);
+  styleSpans();
   const make = document.createElement;
   document.createElement = function (this: Document, name: string, options?: ElementCreationOptions) {
     return make.call(document, name.toLowerCase() === 'style' ? 'uvbond-sheet' : name, options);

@@ -61,16 +61,44 @@ await run(async ({ page, context }) => {
   await page.locator('.attack').getByText('screendump refused: never allowed').waitFor();
   await page.getByRole('heading', { name: 'The chain is whole' }).waitFor();
   await seen('timeline');
+  // The next one appears by itself, and is said. Filters work by the keyboard alone.
   await ask('tried', 'send-key');
+  await page.locator('.attack').getByText('send-key refused').waitFor();
+  await page.locator('#announcer').getByText('Attempt refused: send-key refused').waitFor({ state: 'attached' });
+  const lines = page.locator('.timeline > li');
+  await page.getByRole('radio', { name: 'Everything' }).focus();
+  await page.keyboard.press('ArrowRight');
+  await page.locator('.timeline:not(:has(.owner))').waitFor();
+  assert.equal(await lines.count(), 2);
+  await page.keyboard.press('ArrowRight');
+  await page.locator('.timeline:not(:has(.attack))').waitFor();
+  assert((await lines.count()) > 2);
+  // A long log is shown in parts.
+  await ask('many', '230');
+  await page.keyboard.press('ArrowLeft');
   await page.getByRole('button', { name: 'Check now' }).click();
-  await page.locator('#announcer').getByText('1 attempt refused: send-key refused').waitFor({ state: 'attached' });
-  await page.getByRole('radio', { name: /Refused/ }).check({ force: true });
-  assert.equal(await page.locator('.timeline > li').count(), 2);
-  await page.getByRole('radio', { name: 'Everything' }).check({ force: true });
+  await page.getByRole('button', { name: 'Show 100 older, of 132 lines' }).focus();
+  assert.equal(await lines.count(), 100);
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Show 32 older, of 32 lines' }).waitFor();
+  assert.equal(await lines.count(), 200);
+  assert(await lines.nth(100).evaluate((e) => e.contains(document.activeElement)), 'the keyboard does not go on where the older lines begin');
 
+  // Access: delegations are taken back from here, with a question.
+  await ask('delegate', 'bob');
   await page.getByRole('link', { name: 'Access' }).click();
   await page.getByText('at most 3 times in any day').first().waitFor();
   await seen('access');
+  await page.getByRole('button', { name: 'Take it back from bob' }).click();
+  await page.getByRole('dialog').getByText('bob cannot use status, reset on web1 any more').waitFor();
+  await accessible(page, 'question about a delegation');
+  await page.keyboard.press('Enter'); // it leaves all as it is
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  await page.locator('button:focus', { hasText: 'Take it back' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Take it back' }).click();
+  await page.getByText('What bob could do is taken back.').waitFor();
+  await page.getByText('not in force').waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement?.id), 'delegates-title', 'the keyboard is lost with the button');
 
   // Terminal: what was printed before, typing, the key that leaves.
   await page.getByRole('link', { name: 'Terminal' }).click();
@@ -107,8 +135,22 @@ await run(async ({ page, context }) => {
   await page.getByText('attached, sealed end to end').waitFor();
   await page.keyboard.type('again');
   await rows.getByText('AGAIN').waitFor();
+  // What is selected is copied; Ctrl+C stays the guest's.
+  await context.grantPermissions(['clipboard-read', 'clipboard-write']);
+  await ask('print', '\r\n\x1b[38;2;255;128;0mtangerine\x1b[0m \x1b[38;2;17;22;29mfaint\x1b[0m\r\n');
+  await rows.getByText('faint').waitFor();
+  const colour = (text) => rows.getByText(text, { exact: true }).evaluate((e) => getComputedStyle(e).color);
+  assert.equal(await colour('tangerine'), 'rgb(255, 128, 0)');
+  assert.notEqual(await colour('faint'), 'rgb(17, 22, 29)', 'text cannot be told from what is behind it');
+  await rows.getByText('tangerine').dblclick({ force: true });
+  await page.keyboard.press('Control+Shift+C');
+  await page.locator('#announcer').getByText('Copied').waitFor({ state: 'attached' });
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /tangerine/);
+  // The key that leaves leads to the controls, and Tab goes on from there.
   await page.keyboard.press('Control+Shift+ArrowUp');
-  assert(await page.evaluate(() => document.activeElement?.tagName === 'BUTTON' || document.activeElement === document.body), 'the terminal keeps the keyboard');
+  await page.locator('.bar:focus').waitFor();
+  await page.keyboard.press('Tab');
+  await page.locator('.bar button:focus').waitFor();
 
   // Screen.
   await page.getByRole('link', { name: 'Screen' }).click();
@@ -129,16 +171,27 @@ await run(async ({ page, context }) => {
 
   // Only look: also on a connection that is made later.
   await page.getByLabel('only look').check();
+  const dials = Number(await ask('dials', 'screen'));
   await ask('cut');
-  await page.getByRole('button', { name: 'Connect again' }).click();
+  await ask('dialed', `screen ${dials + 1}`); // it comes back by itself
   await page.getByText('connected, sealed end to end').waitFor();
   await page.locator('.screen canvas').click();
   await page.keyboard.press('b');
   await page.getByLabel('only look').uncheck();
-  await page.locator('.screen canvas').click();
+  await page.getByLabel('fit into the window').focus();
+  await page.keyboard.press('Tab');
+  await page.locator('canvas:focus').waitFor();
   await page.keyboard.press('c');
   await ask('pressed', 'c');
   assert.equal(await ask('keys'), '[97 99]', 'a, then c');
+  await page.keyboard.press('Control+Shift+ArrowUp');
+  await page.locator('.bar:focus').waitFor();
+  await page.getByRole('button', { name: 'Type a text' }).click();
+  await page.getByRole('dialog').getByRole('textbox').fill('Z\u00e9\n');
+  await accessible(page, 'text to type');
+  await page.getByRole('button', { name: 'Type it' }).click();
+  await page.locator('#announcer').getByText('Typed, without 1 character').waitFor({ state: 'attached' });
+  await ask('pressed', '\r');
 
   // A link that somebody made badly shows that there is no such machine.
   await page.goto(`${url}/#/vms/%`);
@@ -160,8 +213,11 @@ await run(async ({ page, context }) => {
   await page.getByRole('radio', { name: 'dark' }).check({ force: true });
   await everyView('dark');
   await page.setViewportSize({ width: 390, height: 800 });
-  await everyView('narrow-dark');
+  await page.getByRole('button', { name: 'Menu' }).click();
+  await seen('menu');
   await page.getByRole('radio', { name: 'light' }).check({ force: true });
+  await page.getByRole('link', { name: 'Guide and doctor' }).click(); // and the menu is gone again
+  await page.getByRole('radio', { name: 'light' }).waitFor({ state: 'hidden' });
   await everyView('narrow');
   await page.goto(`${url}/#/vms/web1`);
   await page.getByText(/paused since .*\d\d:\d\d.*, as far as receipts tell/).waitFor();

@@ -20,9 +20,12 @@ type Machine struct {
 	all   []byte
 	hub   *hub.Hub
 	conns []net.Conn
-	typed []byte   // into the serial port
-	keys  []uint32 // pressed on the screen
+	dials map[string]int // by kind
+	typed []byte         // into the serial port
+	keys  []uint32       // pressed on the screen
 	fails error
+
+	deaf sync.Mutex // held while the guest does not read its serial port
 }
 
 // NewMachine returns a machine that ends with ctx.
@@ -40,6 +43,10 @@ func (m *Machine) Dial(_ context.Context, _, kind string, _ uint16) (net.Conn, e
 	if m.fails != nil {
 		return nil, m.fails
 	}
+	if m.dials == nil {
+		m.dials = map[string]int{}
+	}
+	m.dials[kind]++
 	ours, theirs := net.Pipe()
 	m.conns = append(m.conns, theirs)
 	go func() {
@@ -51,6 +58,13 @@ func (m *Machine) Dial(_ context.Context, _, kind string, _ uint16) (net.Conn, e
 		_ = m.stripes(theirs) // likewise
 	}()
 	return ours, nil
+}
+
+// Dials returns how many channels of a kind were opened.
+func (m *Machine) Dials(kind string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dials[kind]
 }
 
 // Fail has every later Dial fail; nil: not any more.
@@ -78,8 +92,19 @@ func (m *Machine) Print(text string) {
 	m.hub.Printed()
 }
 
+// Deaf has the guest read nothing from its serial port until it is called with false.
+func (m *Machine) Deaf(is bool) {
+	if is {
+		m.deaf.Lock()
+	} else {
+		m.deaf.Unlock()
+	}
+}
+
 // Write is the guest reading its serial port.
 func (m *Machine) Write(p []byte) (int, error) {
+	m.deaf.Lock()
+	defer m.deaf.Unlock()
 	m.mu.Lock()
 	m.typed = append(m.typed, p...)
 	m.mu.Unlock()

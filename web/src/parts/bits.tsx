@@ -17,23 +17,34 @@ export function Notice({ kind, title, text, children }: { kind: 'good' | 'warn' 
   );
 }
 
+/** Act is a button that keeps the keyboard while it cannot be used: with the attribute "disabled" the focus would be lost. */
+export function Act({ off, act, kind = '', children }: { off: boolean; act: () => void; kind?: string; children: ComponentChildren }) {
+  return (
+    <button type="button" class={kind} aria-disabled={off} onClick={() => !off && act()}>
+      {children}
+    </button>
+  );
+}
+
+/** copy puts text on the clipboard, and says so. */
+export const copy = (text: string): Promise<boolean> =>
+  navigator.clipboard.writeText(text).then(
+    () => (announce('Copied'), true),
+    () => (announce('The browser does not let this page copy'), false),
+  );
+
 /** Command is a line for a terminal, with a button that copies it. */
 export function Command({ text }: { text: string }) {
   const [done, set] = useState(false);
-  const copy = async () => {
-    await navigator.clipboard.writeText(text).then(
-      () => {
-        set(true);
-        announce('Copied');
-        setTimeout(() => set(false), 2000);
-      },
-      () => announce('The browser does not let this page copy'),
-    );
+  const take = async () => {
+    if (!(await copy(text))) return;
+    set(true);
+    setTimeout(() => set(false), 2000);
   };
   return (
     <div class="command">
       <code>{text}</code>
-      <button type="button" class="quiet" onClick={() => void copy()} aria-label={`Copy: ${text}`}>
+      <button type="button" class="quiet" onClick={() => void take()} aria-label={`Copy: ${text}`}>
         {done ? <Check /> : 'Copy'}
       </button>
     </div>

@@ -1,24 +1,40 @@
+import { useState } from 'preact/hooks';
 import type { State, VM } from '../api';
 import { ago, count, size } from '../format';
 import { useNow, useTitle } from '../hooks';
 import { toVM } from '../route';
 import { Notice } from '../parts/bits';
-import { Unverified, Verified } from '../parts/state';
+import { stateText, Unverified, Verified } from '../parts/state';
+
+const many = 8; // machines: more are searched for
 
 export function ListView({ state }: { state: State }) {
   useTitle('Machines');
-  const now = useNow(2000);
+  const now = useNow(5000);
+  const [find, setFind] = useState('');
+  const words = find.toLowerCase().split(/\s+/);
+  const found = state.vms.filter((vm) => words.every((w) => `${vm.name} ${vm.host} ${stateText(vm)}`.toLowerCase().includes(w)));
   return (
     <>
       <h1>Machines</h1>
       <p class="lead">
         A state here comes from a <strong>receipt</strong>: the hypervisor sealed it for you, and it opened. What the server says stands beside it, and nothing vouches for that.
       </p>
+      {state.vms.length > many && (
+        <div class="find" role="search">
+          <label for="find">Find</label>
+          <input id="find" type="search" autocomplete="off" spellcheck={false} placeholder="name, host or state" value={find} onInput={(e) => setFind(e.currentTarget.value)} />
+          <span class="faint" role="status">
+            {find.trim() ? `${found.length} of ${count(state.vms.length, 'machine')}` : count(state.vms.length, 'machine')}
+          </span>
+        </div>
+      )}
       <ul class="cards">
-        {state.vms.map((vm) => (
+        {found.map((vm) => (
           <Card key={vm.name} vm={vm} now={now} />
         ))}
       </ul>
+      {found.length === 0 && <p class="faint">{state.vms.length === 0 ? 'You have no machine of your own. The guide says how to make one.' : 'No machine is like that.'}</p>}
       {state.grants.length > 0 && <Grants state={state} now={now} />}
     </>
   );
@@ -32,7 +48,7 @@ function Card({ vm, now }: { vm: VM; now: number }) {
           <a href={toVM(vm.name)}>{vm.name}</a>
         </h2>
         <span class="faint">
-          {size(vm.memory)}, {count(vm.cpus, 'cpu')}, host {vm.host}
+          {size(vm.memory)}, {count(vm.cpus, 'CPU')}, host {vm.host}
         </span>
       </div>
       {vm.problem ? <Notice kind="bad" title="Its state on this machine is damaged" text={vm.problem} /> : <Verified vm={vm} now={now} />}

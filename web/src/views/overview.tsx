@@ -1,4 +1,4 @@
-import { useRef, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import { type Detail, type Event, type Hypercall, type Result, type VM, get, run } from '../api';
 import { announce } from '../announce';
 import { capital, count, size, stamp } from '../format';
@@ -8,6 +8,7 @@ import { Notice } from '../parts/bits';
 import { Drawing } from '../parts/drawing';
 import { ReceiptView } from '../parts/receipt';
 import { Unverified, Verified } from '../parts/state';
+import { Sure } from '../parts/sure';
 
 const looks: Record<string, { text: string; icon: typeof Play; when: (vm: VM) => boolean; danger?: string }> = {
   status: { text: 'Check state', icon: Eye, when: () => true },
@@ -94,7 +95,11 @@ export function OverviewView({ vm, again, course, setCourse }: Props) {
       {failure && <Notice kind="bad" title={failure.message} text={failure.hint} />}
       {course && <CourseView vm={vm} course={course} />}
       {data && <Registration d={data} />}
-      {ask && <Sure command={ask} vm={vm.name} no={() => setAsk(undefined)} yes={() => void begin(ask)} />}
+      {ask && (
+        <Sure title={`${looks[ask]!.text} ${vm.name}?`} act={looks[ask]!.text} no={() => setAsk(undefined)} yes={() => void begin(ask)}>
+          {looks[ask]!.danger}
+        </Sure>
+      )}
     </>
   );
 }
@@ -197,7 +202,7 @@ function Registration({ d }: { d: Detail }) {
       <dl>
         <dt>Machine</dt>
         <dd>
-          {d.machine}, {d.firmware}, {count(d.cpus, 'cpu')}, {size(d.memory)} memory
+          {d.machine}, {d.firmware}, {count(d.cpus, 'CPU')}, {size(d.memory)} memory
         </dd>
         {d.disks.map((x, i) => (
           <>
@@ -230,29 +235,5 @@ function Registration({ d }: { d: Detail }) {
         </dd>
       </dl>
     </section>
-  );
-}
-
-function Sure({ command, vm, yes, no }: { command: string; vm: string; yes: () => void; no: () => void }) {
-  const dialog = useRef<HTMLDialogElement | null>(null);
-  const open = (e: HTMLDialogElement | null) => {
-    if (e && !dialog.current) e.showModal();
-    dialog.current = e;
-  };
-  return (
-    <dialog ref={open} onClose={no} aria-labelledby="sure-title">
-      <h2 id="sure-title">
-        {looks[command]!.text} {vm}?
-      </h2>
-      <p>{looks[command]!.danger}</p>
-      <div class="actions">
-        <button type="button" class="danger" onClick={yes}>
-          {looks[command]!.text}
-        </button>
-        <button type="button" onClick={no}>
-          Leave it as it is
-        </button>
-      </div>
-    </dialog>
   );
 }

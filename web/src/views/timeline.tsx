@@ -1,27 +1,24 @@
-import { useEffect, useState } from 'preact/hooks';
-import { type Chain, type Entry, type Timeline, type VM, get, post } from '../api';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { type Chain, type Entry, type Timeline, type VM, get, post, sinceActive } from '../api';
 import { announce } from '../announce';
 import { ago, clock, count, day, stamp } from '../format';
-import { failureOf, useNow } from '../hooks';
+import { failureOf, useLatest, useNow } from '../hooks';
 import type { Failure } from '../api';
 import { Question, Seal, Stop, Warning } from '../parts/icons';
 import { Notice } from '../parts/bits';
 import { ReceiptView } from '../parts/receipt';
 
-const filters = {
-  all: { text: 'Everything', keep: () => true },
-  refused: { text: 'Refused', keep: (e: Entry) => e.refused },
-  mine: { text: 'Mine', keep: (e: Entry) => e.by === 'owner' },
-  others: { text: 'Operators and delegates', keep: (e: Entry) => e.by === 'operator' || e.by === 'delegate' },
-} as const;
+const filters = { all: 'Everything', refused: 'Refused', mine: 'Mine', others: 'Operators and delegates' } as const;
 type Filter = keyof typeof filters;
 
 const who: Record<string, string> = { owner: 'you', operator: 'an operator', delegate: 'a delegate', hypervisor: 'the hypervisor', guest: 'the guest' };
 
-// The log is read again by itself this often, as long as somebody looks. Each time
-// is recorded in it, which is why it is not done more often.
-const every = 30_000;
+// The log is read again by itself this often while somebody uses the page, and more rarely
+// when it only stands open: each time is recorded in it.
+const every = 10_000;
+const everyIdle = 60_000;
 const page = 100;
+const mostOfAll = 5000; // that the server gives
 
 export function TimelineView({ vm }: { vm: VM }) {
   const [line, setLine] = useState<Timeline>();
@@ -29,85 +26,108 @@ export function TimelineView({ vm }: { vm: VM }) {
   const [busy, setBusy] = useState(false);
   const [watch, setWatch] = useState(true);
   const [filter, setFilter] = useState<Filter>('all');
-  const [reading, setReading] = useState(false);
+  const [looking, setLooking] = useState(false);
   const [most, setMost] = useState(page);
-  const now = useNow(2000);
+  const list = useRef<HTMLOListElement>(null);
+  const now = useNow(5000);
+  const query = `?show=${filter === 'all' ? '' : filter}&looking=${looking ? 'yes' : ''}&most=${most}`;
+  const wanted = useLatest(query);
+  const checking = useRef(false);
+  const attack = useRef<number>(undefined);
+  const next = useRef<number>(undefined);
 
+  // show takes an answer, unless something else is wanted by now.
+  const show = (got: Timeline, asked: string) => {
+    const known = attack.current;
+    attack.current = got.attack?.seq ?? -1;
+    if (known !== undefined && got.attack && got.attack.seq > known) announce(`Attempt refused: ${got.attack.title}`);
+    if (asked === wanted.current) setLine(got);
+  };
+  const look = async (asked: string) => show(await get<Timeline>(`vms/${encodeURIComponent(vm.name)}/timeline${asked}`), asked);
   const check = async () => {
+    if (checking.current) return;
+    checking.current = true;
     setBusy(true);
+    const asked = wanted.current;
     try {
-      const got = await post<Timeline>(`vms/${encodeURIComponent(vm.name)}/audit`);
-      setLine((before) => {
-        tell(before, got);
-        return got;
-      });
+      show(await post<Timeline>(`vms/${encodeURIComponent(vm.name)}/audit${asked}`), asked);
+      if (asked !== wanted.current) await look(wanted.current);
       setFailure(undefined);
     } catch (e) {
       setFailure(failureOf(e));
     }
+    checking.current = false;
     setBusy(false);
   };
   useEffect(() => {
-    get<Timeline>(`vms/${encodeURIComponent(vm.name)}/timeline`).then((t) => setLine((l) => l ?? t), (e) => setFailure(failureOf(e)));
-    void check();
-  }, [vm.name]);
+    look(query).catch((e) => setFailure(failureOf(e)));
+  }, [vm.name, query]);
+  useEffect(() => void check(), [vm.name]);
   useEffect(() => {
     if (!watch) return;
-    const timer = setInterval(() => !document.hidden && void check(), every);
+    let last = Date.now();
+    const timer = setInterval(() => {
+      if (document.hidden || Date.now() - last < (sinceActive() < 3 * everyIdle ? every : everyIdle)) return;
+      last = Date.now();
+      void check();
+    }, 1000);
     return () => clearInterval(timer);
   }, [watch, vm.name]);
 
-  const kept = line?.entries.filter((e) => filters[filter].keep(e) && (reading || e.refused || !e.reading)) ?? [];
+  const entries = line?.entries ?? [];
+  const older = () => {
+    const last = entries.length;
+    setMost(Math.min(most + page, mostOfAll));
+    // Who asked with the keyboard goes on from the first of the new lines, once they are there.
+    next.current = last;
+  };
+  useEffect(() => {
+    if (next.current === undefined || entries.length <= next.current) return;
+    (list.current?.children[next.current]?.querySelector('.what') as HTMLElement | null)?.focus();
+    next.current = undefined;
+  }, [line]);
   return (
     <>
-      {line && <ChainView chain={line.chain} now={now} busy={busy} check={() => void check()} />}
+      {line ? <ChainView chain={line.chain} now={now} busy={busy} check={() => void check()} /> : !failure && <p class="faint">Looking…</p>}
       {failure && <Notice kind="bad" title={failure.message} text={failure.hint} />}
       {line?.damaged ? <Notice kind="warn" title={`${count(line.damaged, 'stored receipt')} on this machine cannot be opened`} text="The file on this computer is damaged; the log of the hypervisor is not." /> : null}
       <div class="filters">
         <div class="segments" role="radiogroup" aria-label="Show">
           {(Object.keys(filters) as Filter[]).map((f) => (
             <label key={f}>
-              <input type="radio" name="filter" checked={filter === f} onChange={() => setFilter(f)} />
+              <input type="radio" name="filter" checked={filter === f} onChange={() => (setFilter(f), setMost(page))} />
               <span>
-                {filters[f].text}
-                {f === 'refused' && line ? <b class="number">{line.entries.filter(filters.refused.keep).length}</b> : null}
+                {filters[f]}
+                {f === 'refused' && line ? <b class="number">{line.refused}</b> : null}
               </span>
             </label>
           ))}
         </div>
         <label class="check">
-          <input type="checkbox" checked={reading} onChange={() => setReading(!reading)} /> also who only looked
+          <input type="checkbox" checked={looking} onChange={() => setLooking(!looking)} /> also who only looked
         </label>
         <label class="check">
-          <input type="checkbox" checked={watch} onChange={() => setWatch(!watch)} /> check every 30 seconds
+          <input type="checkbox" checked={watch} onChange={() => setWatch(!watch)} /> keep checking
         </label>
       </div>
-      <ol class="timeline" aria-label="What happened, newest first">
-        {kept.slice(0, most).map((e, i) => (
-          <Line key={e.id} e={e} head={i === 0 || day(e.at) !== day(kept[i - 1]!.at)} />
+      <ol class="timeline" ref={list} aria-label="What happened, newest first">
+        {entries.map((e, i) => (
+          <Line key={e.id} e={e} head={i === 0 || day(e.at) !== day(entries[i - 1]!.at)} />
         ))}
       </ol>
-      {line && kept.length === 0 && <p class="faint">Nothing of this kind happened.</p>}
-      {kept.length > most && (
-        <button type="button" onClick={() => setMost(most + page)}>
-          Show {Math.min(page, kept.length - most)} older
+      {line && entries.length === 0 && <p class="faint">Nothing of this kind happened.</p>}
+      {line?.older && most < mostOfAll ? (
+        <button type="button" onClick={older}>
+          Show {Math.min(page, line.older)} older, of {count(line.older, 'line')}
         </button>
-      )}
-      {line?.older && kept.length <= most ? (
+      ) : null}
+      {line?.older && most >= mostOfAll ? (
         <p class="faint">
           {count(line.older, 'older line')} of the log, checked like all, would be too much for a page: <code>uvbond audit {vm.name}</code> shows them.
         </p>
       ) : null}
     </>
   );
-}
-
-// tell says new refusals aloud.
-function tell(before: Timeline | undefined, after: Timeline): void {
-  if (!before) return;
-  const known = new Set(before.entries.map((e) => e.id));
-  const fresh = after.entries.filter((e) => e.refused && e.by !== 'owner' && !known.has(e.id));
-  if (fresh.length) announce(`${count(fresh.length, 'attempt')} refused: ${fresh[0]!.title}`);
 }
 
 function ChainView({ chain, now, busy, check }: { chain: Chain; now: number; busy: boolean; check: () => void }) {
@@ -131,7 +151,7 @@ function ChainView({ chain, now, busy, check }: { chain: Chain; now: number; bus
             </>
           )}
         </h2>
-        <button type="button" onClick={check} disabled={busy}>
+        <button type="button" onClick={check} aria-disabled={busy}>
           {busy ? 'Checking…' : 'Check now'}
         </button>
       </div>
@@ -161,7 +181,7 @@ function Line({ e, head }: { e: Entry; head: boolean }) {
       <div class="at">
         <time title={stamp(e.at)}>{clock(e.at)}</time>
       </div>
-      <div class="what">
+      <div class="what" tabIndex={-1}>
         {attack && (
           <strong class="flag">
             <Stop /> Refused attempt{e.count ? ` ×${e.count}` : ''}

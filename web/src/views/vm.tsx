@@ -1,4 +1,4 @@
-import { useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { lazy, Suspense } from '../parts/lazy';
 import type { State } from '../api';
 import { useTitle } from '../hooks';
@@ -25,6 +25,11 @@ const tabs: { view: View; text: string; icon: typeof Eye }[] = [
 export function VMView({ route, state, again }: { route: Route; state: State; again: () => void }) {
   const vm = state.vms.find((v) => v.name === route.vm);
   const [course, setCourse] = useState<Course>(); // it goes on while another view is looked at
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const here = nav.current?.querySelector<HTMLElement>('[aria-current]');
+    if (here) nav.current!.scrollLeft = here.offsetLeft - nav.current!.offsetLeft - 40; // where they do not all fit
+  }, [route.view]);
   useTitle(`${route.vm}: ${tabs.find((t) => t.view === route.view)?.text}`);
   if (!vm) return <Notice kind="bad" title={`There is no machine ${route.vm} on this computer`} text="It may have been deleted. All machines are in the list." />;
   return (
@@ -35,7 +40,7 @@ export function VMView({ route, state, again }: { route: Route; state: State; ag
           <StateDot vm={vm} /> {stateText(vm)}
         </span>
       </div>
-      <nav class="tabs" aria-label={`Views of ${vm.name}`}>
+      <nav class="tabs" ref={nav} aria-label={`Views of ${vm.name}`}>
         {tabs.map(({ view, text, icon: Icon }) => (
           <a key={view} href={toVM(vm.name, view)} aria-current={route.view === view ? 'page' : undefined}>
             <Icon /> {text}
