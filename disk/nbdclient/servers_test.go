@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -428,19 +427,16 @@ func TestStall(t *testing.T) {
 	config := configOf(s)
 	config.Outage = 300 * time.Millisecond
 	c := open(t, config)
-	s.Signal(syscall.SIGSTOP)
+	s.Stop()
 	p := make([]byte, 4096)
-	var err error
-	for err == nil { // it takes a moment to stop
-		_, err = c.ReadAt(p, 0)
-	}
+	_, err := c.ReadAt(p, 0)
 	if !errors.Is(err, unix.EIO) {
 		t.Fatalf("%v", err)
 	}
 	if c.Stats().Stalls == 0 {
 		t.Fatalf("%+v", c.Stats())
 	}
-	s.Signal(syscall.SIGCONT)
+	s.Continue()
 	for range 100 {
 		if _, err := c.ReadAt(p, 0); err == nil {
 			return

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -148,14 +147,14 @@ func TestStorageGoes(t *testing.T) {
 
 	// It stops to answer behind the handshake: the step fails after a while.
 	buildOutage = 200 * time.Millisecond
-	b.during(t.Context(), func() { k.Signal(syscall.SIGSTOP) }, qmp.ClassUnavailable, "storage ceph1: the image cannot be written: ")
+	b.during(t.Context(), func() { k.Stop() }, qmp.ClassUnavailable, "storage ceph1: the image cannot be written: ")
 	buildOutage = time.Hour
 
 	// Nor does it answer when the session ends: the step ends with that.
-	k.Signal(syscall.SIGCONT)
+	k.Continue()
 	ctx, cancel := context.WithCancel(t.Context())
-	b.during(ctx, func() { k.Signal(syscall.SIGSTOP); cancel() }, qmp.ClassUnavailable, "the session ended during a step")
-	k.Signal(syscall.SIGCONT)
+	b.during(ctx, func() { k.Stop(); cancel() }, qmp.ClassUnavailable, "the session ended during a step")
+	k.Continue()
 
 	// It is killed in the middle, and there again: the step does not notice.
 	b.during(t.Context(), func() { k.Kill(); k.Start() }, "", "")

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/uvbond/uvbond/bond"
 	"github.com/uvbond/uvbond/channel"
 	"github.com/uvbond/uvbond/channel/console"
+	"github.com/uvbond/uvbond/disk/nbdclient/nbdtest"
 	"github.com/uvbond/uvbond/hypervisor/gate"
 	"github.com/uvbond/uvbond/hypervisor/keeper"
 	"github.com/uvbond/uvbond/qmp"
@@ -201,10 +200,7 @@ func TestKeeperDiesAtHandOver(t *testing.T) {
 	b := w.bonded("root")
 	b.up()
 	_, keep := b.pids()
-	if err := unix.Kill(keep, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the keeper is not stopped", func() bool { return stopped(t, keep) })
+	nbdtest.Stop(t, keep)
 	failed := make(chan error, 1)
 	go func() {
 		_, err := b.handOver(channel.KindConsole, 1)
@@ -217,19 +213,6 @@ func TestKeeperDiesAtHandOver(t *testing.T) {
 	}
 	eventually(t, "no new keeper", func() bool { _, k := b.pids(); return k != 0 && k != keep })
 	b.attach(2).Close()
-}
-
-// stopped tells whether SIGSTOP has reached every thread of a process.
-func stopped(t *testing.T, pid int) bool {
-	t.Helper()
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	if err != nil || len(tasks) == 0 {
-		t.Fatalf("process %d has no threads, %v", pid, err)
-	}
-	return !slices.ContainsFunc(tasks, func(path string) bool {
-		stat, err := os.ReadFile(path)
-		return err != nil || !bytes.Contains(stat, []byte(") T "))
-	})
 }
 
 // TestHostIsFull: one VM cannot have all, and all together neither.

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -118,8 +119,33 @@ func (s *Server) Kill() {
 	_ = s.cmd.Wait() // says how it was killed
 }
 
-// Signal sends it a signal.
-func (s *Server) Signal(sig os.Signal) { _ = s.cmd.Process.Signal(sig) }
+// Stop stops it: it answers nothing until it is told to Continue.
+func (s *Server) Stop() { Stop(s.t, s.cmd.Process.Pid) }
+
+// Continue lets it go on after a Stop.
+func (s *Server) Continue() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Stop stops a process, and returns when that has reached its last thread: until then some
+// of them can still answer.
+func Stop(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("process %d has no threads, %v", pid, err)
+	}
+	for _, path := range tasks {
+		for { // a thread that has ended has no file
+			stat, err := os.ReadFile(path)
+			if err != nil || bytes.Contains(stat, []byte(") T ")) {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
 
 // Blank makes a file of size bytes of zeros, and returns its path.
 func Blank(t testing.TB, size int64) string {
