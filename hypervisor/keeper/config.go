@@ -134,7 +134,12 @@ func (w *wireConfig) wipe() {
 
 // encodeConfig returns the message for the keeper; the caller wipes it.
 func encodeConfig(c *Config, socketDir string) ([]byte, error) {
-	w := wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir, Seed: newWireSeed(c), Dials: c.Dials}
+	return encode(c.wire(socketDir))
+}
+
+// wire shares the memory of the keys and of the seed with c.
+func (c *Config) wire(socketDir string) *wireConfig {
+	w := &wireConfig{VM: c.VM, QEMUUID: c.QEMUUID, DaemonUID: uint32(os.Geteuid()), SocketDir: socketDir, Seed: newWireSeed(c), Dials: c.Dials}
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		w.Disks = append(w.Disks, wireDisk{
@@ -143,7 +148,23 @@ func encodeConfig(c *Config, socketDir string) ([]byte, error) {
 			VhostQueues: d.VhostQueues,
 		})
 	}
-	return encode(&w)
+	return w
+}
+
+// encodedSize is more than the encoding has, in bytes: each disk may bring the certificates
+// and names of its storage.
+func (w *wireConfig) encodedSize() int {
+	n := 4096 + len(w.SocketDir) + 4096*len(w.Disks)
+	for i := range w.Disks {
+		n += len(w.Disks[i].Key)
+		if s := w.Disks[i].Storage; s != nil {
+			n += len(s.CA) + len(s.Cert) + len(s.Key)
+		}
+	}
+	if s := w.Seed; s != nil {
+		n += len(s.UserData) + len(s.MetaData) + len(s.VendorData) + len(s.NetworkConfig)
+	}
+	return n
 }
 
 // decodeConfig is the other side; the caller wipes b.

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -23,7 +24,7 @@ const (
 )
 
 var (
-	encMode = must(cbor.CoreDetEncOptions().EncMode())
+	encMode = must(cbor.CoreDetEncOptions().UserBufferEncMode())
 	decMode = must(cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
 		TagsMd: cbor.TagsForbidden, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
@@ -38,7 +39,18 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func encode(v any) ([]byte, error) { return encMode.Marshal(v) }
+// encode writes into a buffer of its own, never one from the library's pool, and one that
+// need not grow for what has secrets in it: either would leave a copy that nobody wipes.
+func encode(v any) ([]byte, error) {
+	size := 4096 // more than a request has, with the key of a channel
+	if w, ok := v.(*wireConfig); ok {
+		size = w.encodedSize()
+	}
+	buf := bytes.NewBuffer(make([]byte, 0, size))
+	err := encMode.MarshalToBuffer(v, buf)
+	return buf.Bytes(), err
+}
+
 func decode(b []byte, v any) error { return decMode.Unmarshal(b, v) }
 
 // Commands of the control socket.

@@ -171,3 +171,21 @@ func TestSeedConfig(t *testing.T) {
 		t.Error("a seed may be too long")
 	}
 }
+
+// TestEncodeLeavesNoCopy: the buffer of the longest configuration does not grow, which would
+// leave copies of its keys and of its seed in memory.
+func TestEncodeLeavesNoCopy(t *testing.T) {
+	x := newFixture(t)
+	x.Config.Seed = fullSeed()
+	for len(x.Config.Disks) < maxDisks {
+		x.Config.Disks = append(x.Config.Disks, x.Config.Disks[0])
+	}
+	w := x.Config.wire("/run/uvbond/sockets")
+	b, err := encode(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cap(b) != w.encodedSize() {
+		t.Errorf("%d bytes in a buffer of %d that began with %d", len(b), cap(b), w.encodedSize())
+	}
+}

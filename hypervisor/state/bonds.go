@@ -73,6 +73,18 @@ func (w *baseWire) base() *bond.Base {
 	return &bond.Base{SHA256: w.SHA256, Size: w.Size, Keyslot: bond.Keyslot{Time: w.Time, Memory: w.Memory, CPUs: w.CPUs, Salt: w.Salt, Key: bond.NewSecret(w.Key)}}
 }
 
+// encodedSize allows 1 KiB for each disk and NIC, whose fields are bounded by bond.Spec.
+func (w *bondWire) encodedSize() int {
+	n := 2048 + len(w.Bond) + len(w.Policy) + 1024*(len(w.Disks)+len(w.NICs))
+	for i := range w.Disks {
+		n += len(w.Disks[i].VolumeKey)
+	}
+	if s := w.Seed; s != nil {
+		n += len(s.UserData) + len(s.MetaData) + len(s.VendorData) + len(s.NetworkConfig)
+	}
+	return n
+}
+
 func (w *bondWire) wipe() {
 	bond.Wipe(w.Bond)
 	for i := range w.Disks {

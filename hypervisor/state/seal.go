@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -65,7 +66,7 @@ func (s *sealer) open(bucket, key, sealed []byte) ([]byte, error) {
 }
 
 var (
-	encMode = mode(cbor.CoreDetEncOptions().EncMode())
+	encMode = mode(cbor.CoreDetEncOptions().UserBufferEncMode())
 	decMode = mode(cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		IndefLength:       cbor.IndefLengthForbidden,
@@ -82,12 +83,18 @@ func mode[M any](m M, err error) M {
 	return m
 }
 
+// encode writes into a buffer of its own, never one from the library's pool, and one that
+// need not grow for what has secrets in it: either would leave a copy that nobody wipes.
 func encode(v any) ([]byte, error) {
-	b, err := encMode.Marshal(v)
-	if err != nil {
+	size := 512
+	if w, ok := v.(*bondWire); ok {
+		size = w.encodedSize()
+	}
+	buf := bytes.NewBuffer(make([]byte, 0, size))
+	if err := encMode.MarshalToBuffer(v, buf); err != nil {
 		return nil, fmt.Errorf("state: encode %T: %w", v, err)
 	}
-	return b, nil
+	return buf.Bytes(), nil
 }
 
 func decode(b []byte, v any) error {
