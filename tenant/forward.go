@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -37,6 +38,25 @@ func (o *Owner) ForwardPort(ctx context.Context, name string, port uint16) (*for
 	return c, nil
 }
 
+// noteIdle says that a VM does not run, as the receipt of the channel has it: connections
+// to it wait without a word.
+func (o *Owner) noteIdle(name string, note func(string)) {
+	if why := o.Idle(name); why != "" {
+		note(why + ": nothing answers in it until it runs (uvbond vm resume " + name + ")")
+	}
+}
+
+// Idle tells, by the newest receipt, that a VM's instance exists and does not run, so
+// that its guest reads no keys and answers no connection. It is empty where the guest runs,
+// or could be woken by a key.
+func (o *Owner) Idle(name string) string {
+	vm, err := o.Store.VM(name)
+	if err != nil || vm.State == "" || vm.State == stateRunning || vm.State == stateSuspended {
+		return ""
+	}
+	return fmt.Sprintf("%s is %s", name, vm.State)
+}
+
 // Forwarding keeps a channel to one port of a guest open.
 type Forwarding struct {
 	owner *Owner
@@ -57,6 +77,7 @@ func (o *Owner) Forward(ctx context.Context, name string, port uint16, note func
 	if err != nil {
 		return nil, err
 	}
+	o.noteIdle(name, note)
 	return &Forwarding{owner: o, name: name, port: port, note: note, current: c, changed: make(chan struct{})}, nil
 }
 
@@ -179,54 +200,73 @@ func (f *Forwarding) join(ctx context.Context, local *net.TCPConn) {
 		}
 		return
 	}
-	if err := forward.Join(local, s); err != nil && ctx.Err() == nil {
+	err = forward.Join(local, s)
+	switch {
+	case ctx.Err() != nil:
+	case s.Unanswered() && (err == nil || errors.Is(err, forward.ErrReset)):
+		f.note("connection to port " + strconv.Itoa(int(f.port)) + ": " + unanswered)
+	case err != nil:
 		f.note("connection to port " + strconv.Itoa(int(f.port)) + " broke: " + ChannelFailure(f.name, err).Error())
 	}
 }
 
+// unanswered is what is known of a connection that is Unanswered.
+const unanswered = "nobody listens there in the guest, or the connection was closed at once"
+
 // ConnectPort joins in and out to one connection to a port of the guest. It returns
-// when the guest ended its direction and in ended, or, with early, when the guest did.
-func (o *Owner) ConnectPort(ctx context.Context, name string, port uint16, in io.Reader, out io.Writer, early bool) error {
+// when the guest ended its direction and in ended, or, with early, when the guest did. The
+// end of the guest's direction is passed on to an out that has CloseWrite. A connection in
+// which nothing came, and nothing was taken, is an error. note is told what else matters.
+func (o *Owner) ConnectPort(ctx context.Context, name string, port uint16, in io.Reader, out io.Writer, early bool, note func(string)) error {
 	c, err := o.ForwardPort(ctx, name, port)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	o.noteIdle(name, note)
 	s, err := c.Dial(ctx)
 	if err != nil {
 		return connectFailure(name, port, err)
 	}
 	defer s.Close()
 	defer context.AfterFunc(ctx, s.Reset)()
+	err = exchange(c, s, in, out, early)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case s.Unanswered() && (err == nil || errors.Is(err, forward.ErrReset)):
+		return fail.New(fail.Other, "a program must listen there, and not on the guest's loopback only; look there: uvbond vm console "+name,
+			"port %d of %q: %s", port, name, unanswered)
+	case err != nil:
+		return connectFailure(name, port, err)
+	}
+	return nil
+}
+
+// exchange moves the bytes of ConnectPort.
+func exchange(c *forward.Client, s *forward.Stream, in io.Reader, out io.Writer, early bool) error {
 	up := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(struct{ io.Writer }{s}, in)
 		up <- errors.Join(err, s.CloseWrite())
 	}()
-	if _, err := io.Copy(out, struct{ io.Reader }{s}); err != nil {
-		return interrupted(ctx, connectFailure(name, port, err))
+	if _, err := io.Copy(out, struct{ io.Reader }{s}); err != nil || early {
+		return err
 	}
-	if early {
-		return interrupted(ctx, nil)
+	if end, ok := out.(interface{ CloseWrite() error }); ok {
+		end.CloseWrite() //nolint:errcheck // whoever reads has gone, or cannot be told
 	}
 	select {
-	case err = <-up:
+	case err := <-up:
+		if err != nil {
+			return err
+		}
+		return c.Settle(s)
 	case <-s.Broken():
-		err = forward.ErrReset
+		return forward.ErrReset
 	case <-c.Done():
-		err = c.Err()
+		return c.Err()
 	}
-	if err != nil {
-		err = connectFailure(name, port, err)
-	}
-	return interrupted(ctx, err)
-}
-
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }
 
 func connectFailure(name string, port uint16, err error) error {

@@ -14,6 +14,8 @@ const (
 	stateShutdown = "shutdown"
 	stateCrashed  = "crashed"
 	stateRunning  = "running"
+	// stateSuspended is a guest that sleeps (ACPI S3).
+	stateSuspended = "suspended"
 )
 
 // Ended tells a state without a running instance.

@@ -59,15 +59,34 @@ func (c *Client) Close() error {
 	for _, s := range open {
 		go s.Reset()
 	}
+	m.parting(nil)
+	return m.session.Close()
+}
+
+// Settle is for the only connection of a channel, when both its directions have ended:
+// it waits a while for the guest's end to take what was sent to it, and returns ErrReset if
+// that broke instead. No other connection can be made afterwards.
+func (c *Client) Settle(s *Stream) error {
+	c.mux.parting(s.gone)
+	select {
+	case <-s.gone:
+		return ErrReset
+	default:
+		return nil
+	}
+}
+
+// parting says goodbye and waits for the answer, for a while, unless stop is closed.
+func (m *mux) parting(stop <-chan struct{}) {
 	go m.sayReset(goodbye)
 	t := time.NewTimer(closeTimeout)
 	defer t.Stop()
 	select {
 	case <-m.bye:
 	case <-m.session.CloseChan():
+	case <-stop:
 	case <-t.C:
 	}
-	return m.session.Close()
 }
 
 // Dial makes one more connection to the guest's port.
@@ -100,6 +119,7 @@ func (c *Client) Dial(ctx context.Context) (*Stream, error) {
 		s.Close()
 		return nil, err
 	}
+	s.count(&s.received, -len(status))
 	return s, nil
 }
 

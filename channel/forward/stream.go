@@ -24,6 +24,8 @@ type Stream struct {
 	told     bool          // the other end knows of the reset: it said so, or said it itself
 	readEnd  bool
 	writeEnd bool
+	received int64 // bytes of the connection
+	sent     int64
 }
 
 func newStream(y *yamux.Stream, m *mux) *Stream {
@@ -36,6 +38,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	if n < len(p) {
 		s.y.Shrink() // nothing is waiting: its buffer may go
 	}
+	s.count(&s.received, n)
 	if err != nil {
 		err = s.finish(&s.readEnd, err)
 	}
@@ -49,10 +52,27 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 		m, err = s.y.Write(p[n:min(n+pieceSize, len(p))])
 		n += m
 	}
+	s.count(&s.sent, n)
 	if err != nil {
 		err = s.finish(&s.writeEnd, err)
 	}
 	return n, err
+}
+
+func (s *Stream) count(of *int64, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*of += int64(n)
+}
+
+// Unanswered tells of a connection that has ended whether it went as where nobody
+// listens. What takes connections for a guest takes them before the guest was asked, and
+// breaks them off when it says no: nothing comes, and what was sent, if anything, is not
+// taken. A program that took something and ended without a word is not unanswered.
+func (s *Stream) Unanswered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.received == 0 && (s.sent == 0 || s.reset)
 }
 
 // finish notes the end of a direction and finds the error to show for it.

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -180,8 +182,10 @@ func (a *app) vmConnect() *cobra.Command {
 		Use: "connect NAME PORT", Short: "Join standard input and output to a port of a VM",
 		Long: `Connects to a port of the guest through a sealed channel: what is read from standard
 input goes there, and what comes is written to standard output. The end of the input is
-passed on. It ends when both directions have ended; on a terminal, when the guest's has.
-ssh uses it as its ProxyCommand (see vm ssh-config).`,
+passed on, and so is that of the guest's output. It ends when both directions have ended;
+on a terminal, when the guest's has. Where nobody listens the guest's connection ends at
+once: when nothing came, and nothing was taken, that is an error. ssh uses it as its
+ProxyCommand (see vm ssh-config).`,
 		Example:           "  uvbond vm connect web1 22\n  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | uvbond vm connect web1 80",
 		Args:              exactly(2),
 		ValidArgsFunction: a.vmNames(),
@@ -195,10 +199,35 @@ ssh uses it as its ProxyCommand (see vm ssh-config).`,
 				return err
 			}
 			a.silent = true
-			return o.ConnectPort(c.Context(), args[0], uint16(port), a.in, a.out, term.IsTerminal(int(a.in.Fd())))
+			return o.ConnectPort(c.Context(), args[0], uint16(port), a.in, closing(a.out), term.IsTerminal(int(a.in.Fd())), func(text string) { a.note("%s", text) })
 		},
 	}
 }
+
+// closing adds CloseWrite to a standard output where somebody waits for its end.
+func closing(out io.Writer) io.Writer {
+	f, ok := out.(*os.File)
+	if !ok {
+		return out
+	}
+	st, err := f.Stat()
+	switch {
+	case err == nil && st.Mode()&fs.ModeNamedPipe != 0:
+		return pipeOut{f}
+	case err == nil && st.Mode()&fs.ModeSocket != 0:
+		return socketOut{f}
+	}
+	return out
+}
+
+type pipeOut struct{ *os.File }
+
+func (p pipeOut) CloseWrite() error { return p.Close() }
+
+// socketOut may be standard input as well, so that closing it would not end it.
+type socketOut struct{ *os.File }
+
+func (s socketOut) CloseWrite() error { return syscall.Shutdown(int(s.Fd()), syscall.SHUT_WR) }
 
 // home is the state folder if the environment chose it, for programs that run uvbond.
 func home() string { return os.Getenv("UVBOND_HOME") }

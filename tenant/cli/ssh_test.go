@@ -122,6 +122,10 @@ func TestSSH(t *testing.T) {
 	if stdout != "typed" || stderr != "there\n" || code != 42 {
 		t.Fatalf("exit %d, %q, %q", code, stdout, stderr)
 	}
+	// ssh notices when the guest's sshd dies, as it does without a channel.
+	if _, stderr, code = command(t, "", "uvbond", append(login, "kill -9 $PPID")...); code != 255 || !strings.Contains(stderr, "closed by") {
+		t.Fatalf("sshd was killed: exit %d, %s", code, stderr)
+	}
 
 	dir := t.TempDir()
 	config, stderr, code := command(t, "", "uvbond", "vm", "ssh-config")
@@ -324,5 +328,120 @@ func TestConnect(t *testing.T) {
 	stdout, stderr, code := command(t, strings.Repeat("x", 1<<20), "uvbond", "vm", "connect", "web1", "7")
 	if code != 0 || stdout != "1048576 bytes" || stderr != "" {
 		t.Fatalf("exit %d, %q, %s", code, stdout, stderr)
+	}
+}
+
+// TestConnectUnanswered: QEMU takes connections for a guest and ends them when the guest
+// says no. That is an error, and a program that ends without a word is none.
+func TestConnectUnanswered(t *testing.T) {
+	s, _ := bonded(t)
+	at := map[uint16]string{}
+	for port, serve := range map[uint16]func(*net.TCPConn){
+		1: func(*net.TCPConn) {}, // closed at once
+		2: func(c *net.TCPConn) { // what was sent is not taken: the kernel resets
+			waitReadable(t, c)
+		},
+		3: func(c *net.TCPConn) { io.Copy(io.Discard, c) }, //nolint:errcheck // takes it all
+		4: func(c *net.TCPConn) { // says at once that it says nothing, and takes it all
+			c.CloseWrite()         //nolint:errcheck // the client tells
+			io.Copy(io.Discard, c) //nolint:errcheck // as above
+		},
+		5: func(c *net.TCPConn) { // breaks off behind a word
+			io.Copy(io.Discard, c)  //nolint:errcheck // as above
+			c.Write([]byte("word")) //nolint:errcheck // the client tells
+			c.SetLinger(0)          //nolint:errcheck // as above
+		},
+	} {
+		at[port] = listening(t, serve)
+	}
+	ports(s, func(port uint16) string { return at[port] })
+	const nobody = "nobody listens there in the guest, or the connection was closed at once"
+	for _, tt := range []struct {
+		port, stdin string
+		code        int
+		said        string
+	}{
+		{"1", "", 1, `port 1 of "web1": ` + nobody},
+		{"2", "hello", 1, nobody},
+		{"3", "hello", 0, ""},
+		{"4", "hello", 0, ""},
+		{"5", "hello", 1, "the connection was reset"},
+	} {
+		_, stderr, code := command(t, tt.stdin, "uvbond", "vm", "connect", "web1", tt.port)
+		if code != tt.code || !strings.Contains(stderr, tt.said) || tt.said == "" && stderr != "" {
+			t.Errorf("port %s: exit %d, %s", tt.port, code, stderr)
+		}
+	}
+}
+
+// listening serves connections until the test ends.
+func listening(t *testing.T, serve func(*net.TCPConn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c.(*net.TCPConn))
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// waitReadable returns when bytes wait to be read, and leaves them there.
+func waitReadable(t *testing.T, c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		return err != syscall.EAGAIN //nolint:errorlint // it is the plain number
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestConnectEnd: the end of the guest's direction reaches whoever reads, while standard
+// input is open.
+func TestConnectEnd(t *testing.T) {
+	s, _ := bonded(t)
+	at := listening(t, func(c *net.TCPConn) {
+		c.Write([]byte("bye")) //nolint:errcheck // the reader notices
+		c.CloseWrite()         //nolint:errcheck // as above
+		io.Copy(io.Discard, c) //nolint:errcheck // until the tenant's end
+	})
+	ports(s, func(uint16) string { return at })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "uvbond", "vm", "connect", "web1", "7")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(out); err != nil || string(all) != "bye" || ctx.Err() != nil {
+		t.Errorf("%q, %v, %v", all, err, ctx.Err())
+	}
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }

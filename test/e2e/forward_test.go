@@ -63,6 +63,9 @@ func TestForward(t *testing.T) {
 		t.Errorf("of %d bytes that the management domain saw, %v, some are what was sent", len(seen), err)
 	}
 
+	if r := u.feed(strings.NewReader(""), "vm", "connect", "web1", "99"); r.Code != exitError || !strings.Contains(r.Stderr, "nobody listens there") {
+		t.Errorf("a port where nobody listens: %s", r)
+	}
 	cmd, address, notes := u.forwarding("web1", "0:7")
 	echo := func() error {
 		c, err := net.DialTimeout("tcp", address, 10*time.Second)
