@@ -32,8 +32,8 @@ read from standard input: what is on a command line, all users of this machine c
 see. Line ends press Enter, and tabs Tab.
 
 It types as on a US keyboard, and the guest must have that layout: what reaches it are
-the places of keys. Other characters than ASCII's are refused, before anything is typed.
-At most %d characters are typed at once.`, rfb.MaxTyped),
+the places of keys. Other characters than ASCII's are refused, before anything is typed,
+and so is a VM that is paused: its keys would be lost. At most %d characters are typed at once.`, rfb.MaxTyped),
 		Example: `  uvbond vm type web1 root --enter
   uvbond vm type web1 - < commands.txt
   pass show web1/luks | uvbond vm type web1 - --delay 50ms`,
@@ -64,20 +64,42 @@ func (a *app) runType(ctx context.Context, name, text string, enter bool, delay 
 		text += "\n"
 	}
 	if err := rfb.CheckTyped(text); err != nil {
-		return fail.Wrap(err, fail.Usage, "only what is on a US keyboard can be typed; use the serial console or ssh for other text", "nothing was typed")
+		hint := "only what is on a US keyboard can be typed; use the serial console or ssh for other text"
+		if errors.Is(err, rfb.ErrTooLong) {
+			hint = "type it in parts, or bring it by the serial console or ssh"
+		}
+		return fail.Wrap(err, fail.Usage, hint, "nothing was typed")
 	}
 	if err := a.hasScreen(name); err != nil {
 		return err
 	}
 	n := utf8.RuneCountInString(text)
 	limit := screenTime + time.Duration(n)*4*(delay+time.Millisecond)
-	err := a.withScreen(ctx, name, "typing", limit, func(ctx context.Context, c *rfb.Client) error { return c.Type(ctx, text, delay) })
+	err := a.withScreen(ctx, name, "typing", limit, func(ctx context.Context, c *rfb.Client) error {
+		if err := a.takesKeys(name); err != nil {
+			return err
+		}
+		return c.Type(ctx, text, delay)
+	})
 	if err != nil {
 		return err
 	}
 	return a.print(map[string]any{"vm": name, "typed": n}, func(w io.Writer) {
 		fmt.Fprintf(w, "typed %s at the keyboard of %s\n", counted(n, "character"), name)
 	})
+}
+
+// takesKeys refuses to press keys of a VM that does not run, by the receipt of the open
+// channel: its QEMU throws them away.
+func (a *app) takesKeys(name string) error {
+	o, err := a.owner()
+	if err != nil {
+		return err
+	}
+	if why := o.Idle(name); why != "" {
+		return fail.New(fail.Other, "let it run first: uvbond vm resume "+name, "no key was pressed: %s", why)
+	}
+	return nil
 }
 
 func checkPause(flag string, d time.Duration) error {
@@ -96,7 +118,7 @@ func (a *app) vmSendKey() *cobra.Command {
 owner's channel to its screen. KEYS are names joined with "-" or "+": they go down in
 their order and up in the opposite one. The names are QEMU's, as in ctrl-alt-f2 (--list
 prints them); libvirt's are known too, as in KEY_LEFTCTRL+KEY_C. At most %d are held at
-once.`, rfb.MaxCombination),
+once. A VM that is paused takes no keys.`, rfb.MaxCombination),
 		Example: `  uvbond vm send-key web1 ctrl-alt-delete
   uvbond vm send-key web1 esc down down ret
   uvbond vm send-key web1 alt-sysrq-s --hold 500ms
@@ -147,6 +169,9 @@ func (a *app) runSendKey(ctx context.Context, name string, names []string, hold,
 		return err
 	}
 	err := a.withScreen(ctx, name, "pressing keys", limit, func(ctx context.Context, c *rfb.Client) error {
+		if err := a.takesKeys(name); err != nil {
+			return err
+		}
 		for _, keys := range combinations {
 			if err := c.Press(ctx, keys, delay, hold); err != nil {
 				return err

@@ -19,11 +19,14 @@ const (
 	queuePause = 11 * time.Millisecond
 )
 
+// ErrTooLong says that a text has more than MaxTyped characters.
+var ErrTooLong = fmt.Errorf("the text is too long to type: at most %d characters", MaxTyped)
+
 // CheckTyped tells whether a US keyboard can type all of text. The error names the
 // first character that it cannot.
 func CheckTyped(text string) error {
-	if n := utf8.RuneCountInString(text); n > MaxTyped {
-		return fmt.Errorf("%d characters are too many to type: at most %d", n, MaxTyped)
+	if utf8.RuneCountInString(text) > MaxTyped {
+		return ErrTooLong
 	}
 	n := 0
 	for _, r := range text {

@@ -113,7 +113,7 @@ func TestCannotType(t *testing.T) {
 	for text, want := range map[string]string{
 		"grün":                              `character 3, '\u00fc'`,
 		"a\x1b[2J":                          `character 2, '\x1b'`,
-		strings.Repeat("x", MaxTyped) + "y": "too many",
+		strings.Repeat("x", MaxTyped) + "y": "too long",
 	} {
 		if err := CheckTyped(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: the error is %v", text, err)
@@ -151,7 +151,7 @@ func TestParseKeys(t *testing.T) {
 			t.Errorf("%s is %v, want %v", text, keys, names)
 		}
 	}
-	for text, near := range map[string]string{"ctrl-alt-delte": "delete", "contrl-a": "control", "pgupp": "pgup", "frobnicate": "", "f13": "f10"} {
+	for text, near := range map[string]string{"ctrl-alt-delte": "delete", "contrl-a": "control", "pgupp": "pgup", "frobnicate": "", "f13": "f10", "shift-!": "shift-1", "_": "shift-minus", "é": ""} {
 		var e *KeyError
 		if _, err := ParseKeys(text); !errors.As(err, &e) || e.Near != near {
 			t.Errorf("%s: %v, near %q, want %q", text, err, e.Near, near)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/uvbond/uvbond/nearest"
 )
@@ -22,11 +23,11 @@ var special = []struct {
 	names string
 	key   Key
 }{
-	{"ctrl control leftctrl", Key{0xffe3, 0x1d}},
-	{"ctrl_r rightctrl", Key{0xffe4, 0x9d}},
-	{"alt leftalt", Key{0xffe9, 0x38}},
+	{"ctrl control leftctrl ctrl_l control_l", Key{0xffe3, 0x1d}},
+	{"ctrl_r rightctrl control_r", Key{0xffe4, 0x9d}},
+	{"alt leftalt alt_l", Key{0xffe9, 0x38}},
 	{"alt_r altgr rightalt", Key{0xffea, 0xb8}},
-	{"shift leftshift", shift},
+	{"shift leftshift shift_l", shift},
 	{"shift_r rightshift", Key{0xffe2, 0x36}},
 	{"meta_l meta super win leftmeta", Key{0xffeb, 0xdb}},
 	{"meta_r rightmeta", Key{0xffec, 0xdc}},
@@ -194,8 +195,16 @@ func ParseKeys(combination string) ([]Key, error) {
 	return keys, nil
 }
 
-// near returns the known name that was most likely meant, or "".
+// near returns the known name that was most likely meant, or "". For a character that
+// is typed with Shift that is the combination.
 func near(name string) string {
+	if r, size := utf8.DecodeRuneInString(name); size == len(name) && byRune[r].shift {
+		for _, row := range us {
+			if i := strings.IndexRune(row.shifted, r); i >= 0 {
+				return "shift-" + strings.NewReplacer("-", "minus").Replace(row.plain[i:i+1])
+			}
+		}
+	}
 	var known []string
 	for _, s := range special {
 		known = append(known, strings.Fields(s.names)...)
