@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -46,6 +47,9 @@ func vncPicture() {
 		}
 		if st, err := os.Stat(os.Args[2]); err != nil || st.Mode().Perm() != 0o600 || len(hidden) != 8 {
 			return fmt.Errorf("the file of the password: %v, %v, %d bytes", err, st.Mode(), len(hidden))
+		}
+		if dir := filepath.Dir(os.Args[2]); dir != "/dev/fd" {
+			return fmt.Errorf("the password is in a file of %s, and stays there if uvbond is killed", dir)
 		}
 		c, err := des.NewCipher([]byte{0xe8, 0x4a, 0xd6, 0x60, 0xc4, 0x72, 0x1a, 0xe0})
 		if err != nil {

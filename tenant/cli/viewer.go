@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -10,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/tenant/fail"
 	"github.com/uvbond/uvbond/tenant/rfb"
@@ -83,24 +84,61 @@ func knownArgs(path string) []string {
 	return []string{"{address}"}
 }
 
+// Descriptors of a viewer in which it finds what it must read from a file: the first
+// that exec.Cmd gives.
+const (
+	passwordFile   = "/dev/fd/3"
+	virtViewerFile = "/dev/fd/4"
+)
+
 // fill puts the address into the arguments, and what must be read from a file into
-// files of a folder that only this user can read.
-func (v *viewer) fill(at *net.TCPAddr, name string, pw *rfb.Password, dir string) ([]string, error) {
-	passwords := filepath.Join(dir, "password")
-	connection := filepath.Join(dir, "screen.vv")
+// files without a name: whatever ends this program, no password is left behind. They are
+// for the viewer's ExtraFiles, and the caller closes them.
+func (v *viewer) fill(at *net.TCPAddr, name string, pw *rfb.Password) (args []string, files []*os.File, err error) {
 	text := "[virt-viewer]\ntype=vnc\nhost=" + at.IP.String() + "\nport=" + strconv.Itoa(at.Port) + "\npassword=" + pw.Reveal() + "\ntitle=" + name + "\n"
-	err := errors.Join(os.WriteFile(passwords, pw.PasswordFile(), 0o600), os.WriteFile(connection, []byte(text), 0o600))
+	for _, content := range [][]byte{pw.PasswordFile(), []byte(text)} {
+		f, err := nameless(content)
+		if err != nil {
+			closeAll(files)
+			return nil, nil, err
+		}
+		files = append(files, f)
+	}
 	host := at.IP.String()
 	if at.IP.To4() == nil {
 		host = "[" + host + "]"
 	}
 	r := strings.NewReplacer("{address}", doubled(at), "{host}", host, "{port}", strconv.Itoa(at.Port), "{display}", strconv.Itoa(at.Port-vncBase),
-		"{url}", "vnc://"+at.String(), "{password-file}", passwords, "{virt-viewer-file}", connection)
-	args := make([]string, len(v.args))
+		"{url}", "vnc://"+at.String(), "{password-file}", passwordFile, "{virt-viewer-file}", virtViewerFile)
+	args = make([]string, len(v.args))
 	for i, a := range v.args {
 		args[i] = r.Replace(a)
 	}
-	return args, err
+	return args, files, nil
+}
+
+// nameless is a file in memory that only this user can open, by its descriptor.
+func nameless(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("uvbond", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "memfd")
+	err = f.Chmod(0o600)
+	if err == nil {
+		_, err = f.Write(content)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // viewerGrace is how long a viewer that was told to end may take for it, and how long
@@ -109,12 +147,6 @@ const viewerGrace = 2 * time.Second
 
 // serveTo starts a viewer and serves the screen to it until it leaves.
 func (a *app) serveTo(ctx context.Context, v *viewer, p *screen.Port, ln net.Listener, name string) error {
-	dir, err := os.MkdirTemp("", "uvbond-screen-")
-	if err != nil {
-		_ = ln.Close()
-		return err
-	}
-	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	program, stop := context.WithCancel(context.Background())
@@ -125,13 +157,14 @@ func (a *app) serveTo(ctx context.Context, v *viewer, p *screen.Port, ln net.Lis
 		if v.asks() || a.json {
 			a.invite(name, at, p, pw)
 		}
-		args, err := v.fill(at, name, pw, dir)
+		args, files, err := v.fill(at, name, pw)
 		if err != nil {
 			cancel(err)
 			return
 		}
+		defer closeAll(files)
 		cmd := exec.CommandContext(program, v.path, args...)
-		cmd.Stdout, cmd.Stderr = a.err, a.err
+		cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = a.err, a.err, files
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.WaitDelay = viewerGrace
 		if err := cmd.Start(); err != nil {
@@ -151,7 +184,7 @@ func (a *app) serveTo(ctx context.Context, v *viewer, p *screen.Port, ln net.Lis
 			}
 		}()
 	}
-	err = p.Serve(ctx, ln)
+	err := p.Serve(ctx, ln)
 	if err == nil { // it has left, and may have something to finish
 		select {
 		case <-ended:
