@@ -128,7 +128,7 @@ func (a *app) runDraw(c *cobra.Command, file string, f drawFlags) error {
 		view["drawing"] = drawing
 		return a.print(view, func(w io.Writer) { fmt.Fprint(w, drawing) })
 	}
-	if err := replaceFile(f.out, []byte(drawing)); err != nil {
+	if err := replaceFile(f.out, []byte(drawing), 0o666); err != nil {
 		return err
 	}
 	view["file"] = f.out

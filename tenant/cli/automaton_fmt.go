@@ -49,7 +49,7 @@ written: the names of files in another layout are printed, and the exit code is 
 					changed++
 				}
 				if write && list[i].Changed {
-					if err := replaceFile(args[i], []byte(list[i].Text)); err != nil {
+					if err := replaceFile(args[i], []byte(list[i].Text), 0o666); err != nil {
 						return err
 					}
 				}
@@ -120,10 +120,10 @@ func (a *app) format(c *cobra.Command, args []string, write bool) ([]formatted, 
 
 // replaceFile writes a file so that the old or the new one is there whole, with
 // the old one's mode. What is no regular file, such as a pipe, is written to.
-func replaceFile(path string, data []byte) (err error) {
+func replaceFile(path string, data []byte, mode fs.FileMode) (err error) {
 	defer func() {
 		if err != nil {
-			err = fail.Wrap(err, fail.Other, "check the path and its folder", "cannot write %s", path)
+			err = cannotWrite(path, err)
 		}
 	}()
 	if real, err := filepath.EvalSymlinks(path); err == nil {
@@ -137,7 +137,7 @@ func replaceFile(path string, data []byte) (err error) {
 		return err
 	}
 	temp := filepath.Join(filepath.Dir(path), ".uvbond-"+rand.Text())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func (a *app) runLearn(ctx context.Context, r learnRequest) error {
 		}
 	}
 	if r.out != "" {
-		if err := replaceFile(r.out, []byte(l.Text)); err != nil {
+		if err := replaceFile(r.out, []byte(l.Text), 0o666); err != nil {
 			return err
 		}
 	}

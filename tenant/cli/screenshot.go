@@ -12,9 +12,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/uvbond/uvbond/tenant/fail"
@@ -95,7 +97,7 @@ func (a *app) runScreenshot(ctx context.Context, name, out string, force bool, l
 		return a.print(v, nil)
 	}
 	if force {
-		err = replaceFile(out, data.Bytes())
+		err = replaceFile(out, data.Bytes(), 0o600)
 	} else {
 		err = newFile(out, data.Bytes())
 	}
@@ -115,9 +117,15 @@ func (a *app) checkPicture(out string, force bool) error {
 		}
 		return nil
 	}
+	if out == "" {
+		return fail.New(fail.Usage, "give the name of a file, or - for standard output", "OUT is empty")
+	}
 	st, err := os.Stat(out)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if dir, err := os.Stat(filepath.Dir(out)); err != nil || !dir.IsDir() {
+			return fail.New(fail.Other, "make it first, or choose another", "cannot write %s: there is no folder %s", out, filepath.Dir(out))
+		}
 		return nil
 	case err != nil:
 		return fail.Wrap(err, fail.Other, "check the path", "cannot write %s", out)
@@ -144,13 +152,25 @@ func newFile(path string, data []byte) (err error) {
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err == nil {
-		err = os.Link(temp, path)
+		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+			err = os.Link(temp, path) // for file systems that know no such renaming
+		}
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return fileExists(path)
 	}
 	if err != nil {
-		return fail.Wrap(err, fail.Other, "check the path and its folder", "cannot write %s", path)
+		return cannotWrite(path, err)
 	}
 	return nil
+}
+
+// cannotWrite tells what failed without the name of a temporary file.
+func cannotWrite(path string, err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		err = number
+	}
+	return fail.Wrap(err, fail.Other, "check the path and its folder", "cannot write %s", path)
 }
