@@ -49,6 +49,8 @@ right after Enter:
   ~~   type ~                         ~^Z  suspend uvbond
 
 A serial port has no size: programs in the guest need to be told when the terminal's changes.
+Guests that got their first boot from "vm create" have a bash that asks before each prompt, and is told.
+Elsewhere type ~s at a shell's prompt, or have the guest run "resize" where it is installed.
 
 The VM's output goes to your terminal as it is, control sequences included: full-screen
 programs need them. A hostile guest can use them to draw anything, for example a prompt that
@@ -136,6 +138,7 @@ func (a *app) runConsole(ctx context.Context, name string, f consoleFlags) error
 	v.session = terminal.New(terminal.Options{
 		Open: v.opener.open, Final: v.final, Output: v.output, Event: v.event,
 		Name: whoami(), Mode: mode, Start: start, Size: v.size(), Reattach: !f.noReattach,
+		Answer: v.tty != nil && !f.safe && !a.json,
 	})
 	return v.run(ctx)
 }

@@ -16,6 +16,10 @@ import (
 	"github.com/uvbond/uvbond/channel/console"
 )
 
+// leaveTimeout is how long leaving may wait for input that was not sent yet: more than the
+// window, for a guest that does not read.
+const leaveTimeout = 2 * time.Second
+
 // rawTerminal is standard input as a terminal that passes every key on, or as it was
 // before. Its methods are safe for concurrent use, and for nil, which is no terminal.
 type rawTerminal struct {
@@ -95,6 +99,7 @@ func (v *consoleView) run(ctx context.Context) error {
 		signals := make(chan os.Signal, 4)
 		signal.Notify(signals, syscall.SIGWINCH, syscall.SIGCONT)
 		defer signal.Stop(signals)
+		v.session.Resize(v.size()) // it may have changed before anybody listened
 		watching.Go(func() { v.watch(signals, stop) })
 	}
 	if v.tty != nil || !v.f.readOnly {
@@ -187,6 +192,14 @@ func (v *consoleView) keys(typed []byte) {
 	}
 }
 
+// flush has what was typed before leaving arrive; a guest that reads nothing holds that
+// up for a short while at most.
+func (v *consoleView) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	_ = v.session.Flush(ctx) // whoever leaves does not wait for more
+}
+
 func (v *consoleView) typeKeys(p []byte) {
 	if len(p) == 0 {
 		return
@@ -217,6 +230,7 @@ func (v *consoleView) typeKeys(p []byte) {
 func (v *consoleView) command(c byte) {
 	switch c {
 	case '.':
+		v.flush()
 		v.leave(errLeft)
 	case '?':
 		e := v.escapes.String()

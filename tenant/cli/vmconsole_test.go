@@ -435,6 +435,65 @@ func TestGuestAndTerminal(t *testing.T) {
 	}
 }
 
+// TestConsoleAnswers: a shell that asks for the terminal's size is told, and the question is not
+// shown; without a terminal, with --safe and with --json nothing is typed.
+func TestConsoleAnswers(t *testing.T) {
+	s, _ := bonded(t)
+	g := newSerial(t, s)
+	d := sitDown(t)
+	d.Expect("helps ---\r\n")
+	d.Resize(137, 53)
+	for known := false; !known; known = strings.Contains(d.Expect(" (you) ---"), "137x53") {
+		d.Keys("~#")
+	}
+	g.print("\x1b[18;24;80tat> ")
+	g.waitTyped(t, "\x1b[8;53;137t")
+	if seen := d.Expect("at> "); strings.Contains(seen, "\x1b[18") {
+		t.Errorf("shown: %q", seen)
+	}
+	d.Keys("\r~.")
+	d.Leaves(0)
+	g.waitTyped(t, "\x1b[8;53;137t\r")
+	for _, flag := range []string{"--safe", "--json"} {
+		d := sitDown(t, flag)
+		if flag == "--json" {
+			d.Expect("viewers")
+		} else {
+			d.Expect("helps ---\r\n")
+		}
+		g.print("\x1b[18;24;80t" + flag + "> ")
+		if flag == "--safe" {
+			d.Expect(flag + "> ")
+		}
+		d.Keys("\r~.")
+		d.Leaves(0)
+	}
+	if _, _, code := piped(t, "piped\r", "--wait", "0"); code != 0 {
+		t.Error(code)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if n := bytes.Count(g.typed, []byte("\x1b")); n != 1 {
+		t.Errorf("typed %q", g.typed)
+	}
+}
+
+// TestTypedBeforeLeaving: what stands before the keys that leave, and came with them, is typed.
+func TestTypedBeforeLeaving(t *testing.T) {
+	s, _ := bonded(t)
+	g := newSerial(t, s)
+	want := ""
+	for i := range 5 {
+		d := sitDown(t)
+		d.Expect("helps ---\r\n")
+		text := fmt.Sprintf("%d%s\r", i, strings.Repeat("x", 2000))
+		d.Keys(text + "~.")
+		d.Leaves(0)
+		want += text
+		g.waitTyped(t, want)
+	}
+}
+
 // TestConsoleStart: there is no console without an instance, and --start makes one.
 func TestConsoleStart(t *testing.T) {
 	s, _ := bonded(t)

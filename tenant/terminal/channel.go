@@ -53,6 +53,7 @@ func (s *Session) detached() {
 		s.hello.Mode = console.Write // it was taken once; whoever took it since may keep it
 	}
 	s.hello.Start = s.screen.next()
+	s.move()
 }
 
 // link is a session's use of one channel.
@@ -61,6 +62,7 @@ type link struct {
 	again    bool
 	attached bool   // of the receiving goroutine
 	got      uint64 // bytes of output that came; likewise
+	before   uint64 // how much the VM had printed when the session attached; likewise
 
 	mu     sync.Mutex
 	shown  uint64 // bytes of this channel's output that were dealt with
@@ -76,6 +78,7 @@ func (l *link) send(c net.Conn, ending <-chan struct{}) error {
 			if _, err := c.Write(b); err != nil {
 				return err
 			}
+			l.s.wrote()
 			continue
 		}
 		select {
@@ -185,6 +188,7 @@ func (l *link) attach(m console.Attached) error {
 	if err := s.screen.attached(m.Offset, m.End); err != nil {
 		return err
 	}
+	l.before = m.End
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	uncertain, ok := s.input.attached(m)

@@ -14,6 +14,7 @@ type input struct {
 	base    uint64 // of pending
 	pending []byte
 	sent    uint64 // by the channel that there is now, or known to have been seen
+	written uint64 // likewise: what the channel has taken
 	done    uint64 // typed or refused, as the hypervisor said
 	refused uint64 // of it
 }
@@ -52,12 +53,12 @@ func (n *input) attached(m console.Attached) (uncertain int, ok bool) {
 			return 0, false
 		}
 		n.drop(m.Input)
-		n.sent = m.Input
+		n.sent, n.written = m.Input, m.Input
 		return 0, true
 	}
 	uncertain = int(n.sent - n.base)
 	n.pending = append(n.pending[:0], n.pending[uncertain:]...)
-	n.base, n.sent, n.done, n.refused = 0, 0, 0, 0
+	n.base, n.sent, n.written, n.done, n.refused = 0, 0, 0, 0, 0
 	return uncertain, true
 }
 
@@ -81,6 +82,7 @@ func (s *Session) Type(p []byte) int {
 	}
 	n := min(len(p), maxPending-len(s.input.pending))
 	s.input.pending = append(s.input.pending, p[:n]...)
+	s.lines += countLines(p[:n])
 	s.wakeUp()
 	return n
 }
@@ -104,6 +106,20 @@ func (s *Session) TypeAll(ctx context.Context, p []byte) error {
 // Drain waits until all input has been dealt with.
 func (s *Session) Drain(ctx context.Context) error {
 	return s.wait(ctx, func() bool { return len(s.input.pending) == 0 })
+}
+
+// Flush waits until all input is on its way, so that it arrives although the session ends
+// now. It does not wait while no channel is there.
+func (s *Session) Flush(ctx context.Context) error {
+	return s.wait(ctx, func() bool { return !s.ready || s.input.written == s.input.base+uint64(len(s.input.pending)) })
+}
+
+// wrote notes that the channel has taken what was composed for it.
+func (s *Session) wrote() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.input.written = s.input.sent
+	s.move()
 }
 
 func (s *Session) wait(ctx context.Context, until func() bool) error {

@@ -22,8 +22,9 @@ const (
 // the channel is read also while they do not take anything. What waits is bounded by the
 // window of output.
 type screen struct {
-	s    *Session
-	wake chan struct{}
+	s        *Session
+	wake     chan struct{}
+	question question // of the goroutine
 
 	mu     sync.Mutex
 	begun  bool   // an offset is known
@@ -40,6 +41,7 @@ type screen struct {
 type item struct {
 	link  *link // of output
 	data  []byte
+	fresh bool // of output: printed while the session was attached
 	event Event
 }
 
@@ -65,20 +67,15 @@ func (t *screen) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if i.event != nil {
-				t.s.o.Event(i.event)
-				continue
-			}
-			if err := t.s.o.Output(i.data); err != nil {
+			if err := t.hand(i); err != nil {
 				return err
 			}
-			t.show(i)
 		}
 		if len(items) > 0 {
 			continue
 		}
 		if over {
-			return nil
+			return t.complete()
 		}
 		select {
 		case <-t.wake:
@@ -86,6 +83,38 @@ func (t *screen) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// hand gives an item to its place.
+func (t *screen) hand(i item) error {
+	if i.event != nil || !i.fresh {
+		if err := t.complete(); err != nil {
+			return err
+		}
+	}
+	if i.event != nil {
+		t.s.o.Event(i.event)
+		return nil
+	}
+	data := i.data
+	if i.fresh && t.s.o.Answer {
+		data = t.question.filter(data, t.s.answer)
+	}
+	if len(data) > 0 {
+		if err := t.s.o.Output(data); err != nil {
+			return err
+		}
+	}
+	t.show(i)
+	return nil
+}
+
+// complete hands on what looked like the beginning of a question.
+func (t *screen) complete() error {
+	if len(t.question.held) == 0 {
+		return nil
+	}
+	return t.s.o.Output(t.question.flush(nil))
 }
 
 // show notes that output was handed on.
@@ -188,14 +217,24 @@ func (t *screen) output(l *link, m console.Output) error {
 	if l.got += uint64(len(m.Data)); l.got > l.given()+console.OutputWindow {
 		return fmt.Errorf("%w: it sent more output than its window", ErrMisbehaved)
 	}
+	old := min(l.before-min(l.before, t.offset), uint64(len(m.Data)))
 	t.offset += uint64(len(m.Data))
 	t.queued += len(m.Data)
-	if k := len(t.items); k > 0 && t.items[k-1].link == l && len(t.items[k-1].data) < console.MaxOutput {
-		t.items[k-1].data = append(t.items[k-1].data, m.Data...)
-		return nil
-	}
-	t.put(item{link: l, data: bytes.Clone(m.Data)})
+	t.add(l, m.Data[:old], false)
+	t.add(l, m.Data[old:], true)
 	return nil
+}
+
+// add adds output, with the mutex held.
+func (t *screen) add(l *link, data []byte, fresh bool) {
+	if len(data) == 0 {
+		return
+	}
+	if k := len(t.items) - 1; k >= 0 && t.items[k].link == l && t.items[k].fresh == fresh && len(t.items[k].data) < console.MaxOutput {
+		t.items[k].data = append(t.items[k].data, data...)
+		return
+	}
+	t.put(item{link: l, data: bytes.Clone(data), fresh: fresh})
 }
 
 func (t *screen) lost(m console.Lost) error {

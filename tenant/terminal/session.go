@@ -50,6 +50,9 @@ type Options struct {
 	Start    console.Start // of the output
 	Size     console.Size  // of the terminal, if there is one
 	Reattach bool          // when a channel breaks
+	// Answer has a shell told that asks for the terminal's size: see question. What it asked
+	// is not given to Output.
+	Answer bool
 }
 
 // Event is one of the types below.
@@ -123,6 +126,7 @@ type Session struct {
 	asked   bool // by Who: to be marked in the next list
 	ready   bool // attached: input may be sent
 	writing bool
+	lines   int // typed since a shell asked for the terminal's size
 	self    uint32
 	ended   bool
 }

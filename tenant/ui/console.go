@@ -99,7 +99,7 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request, one *session) {
 			Open:   func(ctx context.Context) (net.Conn, error) { return s.opts.Dial(ctx, name, channel.KindConsole, 0) },
 			Final:  func(err error) bool { return final(name, err) },
 			Output: p.output, Event: p.event,
-			Name: "page", Mode: console.Write, Start: console.All(), Size: sizeOf(r), Reattach: true,
+			Name: "page", Mode: console.Write, Start: console.All(), Size: sizeOf(r), Reattach: true, Answer: true,
 		})
 		go p.typist(t)
 		go func() {
