@@ -14,13 +14,14 @@ type FirstBoot struct {
 	NetworkConfig  []byte   // nil: DHCP on all network cards
 	AuthorizedKeys []string // of cloud-init's default user, a line each
 	NoHostKeys     bool     // the guest makes its ssh host keys itself, which nobody here knows then
+	NoConsoleSize  bool     // nothing tells the guest's bash the size of the serial console
 }
 
 func (r *CreateRequest) firstBoot() firstboot.Options {
 	f := r.FirstBoot
 	return firstboot.Options{
 		Hostname: cmp.Or(f.Hostname, firstboot.DefaultHostname(r.Name)), UserData: f.UserData, NetworkConfig: f.NetworkConfig,
-		AuthorizedKeys: f.AuthorizedKeys, NoHostKeys: f.NoHostKeys,
+		AuthorizedKeys: f.AuthorizedKeys, NoHostKeys: f.NoHostKeys, NoConsoleSize: f.NoConsoleSize,
 	}
 }
 

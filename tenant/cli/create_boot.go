@@ -20,7 +20,7 @@ import (
 type bootFlags struct {
 	userData, network, hostname string
 	keys                        []string
-	noHostKeys                  bool
+	noHostKeys, noConsoleSize   bool
 }
 
 func addBootFlags(c *cobra.Command, f *bootFlags) {
@@ -29,6 +29,7 @@ func addBootFlags(c *cobra.Command, f *bootFlags) {
 	c.Flags().StringArrayVar(&f.keys, "ssh-key", nil, "file with public ssh keys that may log in as cloud-init's default user (repeatable)")
 	c.Flags().StringVar(&f.hostname, "hostname", "", "host name of the guest (default: of NAME)")
 	c.Flags().BoolVar(&f.noHostKeys, "no-host-keys", false, "let the guest make its ssh host keys, which uvbond does not know then")
+	c.Flags().BoolVar(&f.noConsoleSize, "no-console-size", false, "give the guest nothing that tells its bash the size of the console's terminal")
 	choice(c, "hostname")
 }
 
@@ -38,9 +39,12 @@ func (f *bootFlags) read(ctx context.Context) (*tenant.FirstBoot, error) {
 		if f.noHostKeys {
 			return nil, fail.New(fail.Usage, "give --user-data or --ssh-key as well, or leave it out", "--no-host-keys is about a first boot, and there is none")
 		}
+		if f.noConsoleSize {
+			return nil, fail.New(fail.Usage, "give --user-data or --ssh-key as well, or leave it out", "--no-console-size is about a first boot, and there is none")
+		}
 		return nil, nil
 	}
-	b := &tenant.FirstBoot{Hostname: f.hostname, NoHostKeys: f.noHostKeys}
+	b := &tenant.FirstBoot{Hostname: f.hostname, NoHostKeys: f.noHostKeys, NoConsoleSize: f.noConsoleSize}
 	var err error
 	if f.userData != "" {
 		if b.UserData, err = readCapped(ctx, "--user-data", f.userData, bond.MaxSeed); err != nil {

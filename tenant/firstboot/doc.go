@@ -4,7 +4,8 @@
 //	user-data       the owner's file, byte for byte
 //	meta-data       instance-id (the VM's id) and local-hostname
 //	vendor-data     cloud-config with the ssh host keys that are made here, and the
-//	                owner's authorized keys; cloud-init merges it below user-data
+//	                owner's authorized keys; cloud-init merges it below user-data.
+//	                And a boothook that gives bash the size of the serial console
 //	network-config  the owner's file, or DHCP on every NIC
 //
 // What is made here is JSON, which is YAML too and has one way to quote. The owner's

@@ -20,6 +20,7 @@ type Options struct {
 	NetworkConfig  []byte   // nil: DHCP on all NICs
 	AuthorizedKeys []string // lines, as ReadKeys returns them; of cloud-init's default user
 	NoHostKeys     bool     // the guest makes its ssh host keys itself
+	NoConsoleSize  bool     // nothing tells bash in the guest the size of the serial console
 
 	NICs    []bond.NIC
 	Channel [6]byte // of the NIC for ssh and forwards; zero: there is none
@@ -65,11 +66,6 @@ func Make(o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	vendor, err := res.vendorData(&o)
-	if err != nil {
-		return nil, err
-	}
-	defer bond.Wipe(vendor)
 	meta, err := yamlText("", map[string]string{"instance-id": o.VM.String(), "local-hostname": o.Hostname})
 	if err != nil {
 		return nil, err
@@ -78,7 +74,17 @@ func Make(o Options) (*Result, error) {
 	if user == nil {
 		user = []byte(cloudConfig + "\n{}\n")
 	}
-	if n := len(user) + len(meta) + len(vendor) + len(network); n > bond.MaxSeed {
+	if found.keys["vendor_data"] && !o.NoConsoleSize {
+		o.NoConsoleSize = true
+		res.Notes = append(res.Notes, "the user data change vendor_data, so the guest gets nothing that tells it the console's size")
+	}
+	rest := len(user) + len(meta) + len(network)
+	vendor, err := res.vendorData(&o, bond.MaxSeed-rest)
+	if err != nil {
+		return nil, err
+	}
+	defer bond.Wipe(vendor)
+	if n := rest + len(vendor); n > bond.MaxSeed {
 		return nil, tooLarge("the user data, keys and network configuration together", n)
 	}
 	res.Seed = &bond.Seed{UserData: bond.NewSecret(user), MetaData: bond.NewSecret(meta), VendorData: bond.NewSecret(vendor), NetworkConfig: bond.NewSecret(network)}
@@ -90,8 +96,27 @@ func tooLarge(what string, n int) error {
 		"%s have %d bytes, at most %d fit on the disk of the first boot", what, n, bond.MaxSeed)
 }
 
-// vendorData is cloud-config below the owner's: keys, or nothing.
-func (r *Result) vendorData(o *Options) ([]byte, error) {
+// vendorData is cloud-config below the owner's, with keys, and what tells the console's
+// size, if there is room for it; one of them, or nothing.
+func (r *Result) vendorData(o *Options, room int) ([]byte, error) {
+	keys, err := r.keys(o)
+	if err != nil || o.NoConsoleSize {
+		return keys, err
+	}
+	all := boothook()
+	if keys != nil {
+		all = archive(part{"cloud-config", keys}, part{"cloud-boothook", all})
+	}
+	if len(all) > room {
+		bond.Wipe(all)
+		r.Notes = append(r.Notes, "there is no room left for what tells the guest the console's size")
+		return keys, nil
+	}
+	bond.Wipe(keys)
+	return all, nil
+}
+
+func (r *Result) keys(o *Options) ([]byte, error) {
 	config := map[string]any{}
 	if len(o.AuthorizedKeys) > 0 {
 		config["ssh_authorized_keys"] = o.AuthorizedKeys

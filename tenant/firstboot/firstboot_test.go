@@ -63,7 +63,7 @@ func TestMake(t *testing.T) {
 	if meta["instance-id"] != o.VM.String() || meta["local-hostname"] != "web1" {
 		t.Errorf("meta-data: %v", meta)
 	}
-	vendor := parse(t, r.Seed.VendorData.Bytes(), "#cloud-config\n")
+	vendor := parse(t, vendorParts(t, r)["text/cloud-config"], "#cloud-config\n")
 	if keys := vendor["ssh_authorized_keys"].([]any); len(keys) != 1 || keys[0] != testKey {
 		t.Errorf("authorized keys: %v", keys)
 	}
@@ -87,7 +87,7 @@ func TestMake(t *testing.T) {
 // TestHostKeys has ssh-keygen derive each public half again.
 func TestHostKeys(t *testing.T) {
 	r := mustMake(t, options())
-	keys := parse(t, r.Seed.VendorData.Bytes(), "#cloud-config\n")["ssh_keys"].(map[string]any)
+	keys := parse(t, vendorParts(t, r)["text/cloud-config"], "#cloud-config\n")["ssh_keys"].(map[string]any)
 	for i, name := range []string{"ed25519", "ecdsa"} {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(keys[name+"_private"].(string)), 0o600); err != nil {
@@ -110,7 +110,7 @@ func TestHostKeys(t *testing.T) {
 }
 
 func TestNothingGiven(t *testing.T) {
-	r := mustMake(t, Options{VM: bond.NewVMID(), Hostname: "a.example.org", NoHostKeys: true})
+	r := mustMake(t, Options{VM: bond.NewVMID(), Hostname: "a.example.org", NoHostKeys: true, NoConsoleSize: true})
 	if string(r.Seed.UserData.Bytes()) != "#cloud-config\n{}\n" || r.Seed.VendorData.Len() != 0 || r.Seed.NetworkConfig.Len() != 0 || r.HostKeys != nil {
 		t.Errorf("%q, %d, %d", r.Seed.UserData.Bytes(), r.Seed.VendorData.Len(), r.Seed.NetworkConfig.Len())
 	}

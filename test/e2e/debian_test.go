@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uvbond/uvbond/tenant/terminal/ttytest"
 	"github.com/uvbond/uvbond/test/guest"
 	"github.com/uvbond/uvbond/test/lab"
 )
@@ -19,12 +20,16 @@ import (
 // minute under TCG on a machine with nothing else to do.
 const debianLimit = 5 * time.Minute
 
+const consolePassword = "typed-on-the-console-0815"
+
 const debianUserData = `#cloud-config
 users:
   - default
   - name: deploy
     shell: /bin/bash
     sudo: ALL=(ALL) NOPASSWD:ALL
+    lock_passwd: false
+    plain_text_passwd: "` + consolePassword + `"
 write_files:
   - path: /etc/vault
     permissions: "0600"
@@ -66,6 +71,7 @@ func TestDebian(t *testing.T) {
 	t.Logf("cloud-init was done %.0f s after the start", time.Since(began).Seconds())
 	u.firstBoot()
 	u.hostKeys()
+	u.consoleSize()
 	u.ownTools()
 	console := u.run(exitDone, "vm", "log", "deb").Stdout
 	if !contains(console, "Datasource DataSourceNoCloud") {
@@ -85,7 +91,7 @@ func TestDebian(t *testing.T) {
 	}
 	private := u.inside("sudo sed -n 2p /etc/ssh/ssh_host_ed25519_key")
 	u.says(exitDone, "stopped", "vm", "poweroff", "deb")
-	nowhere(w, traffic, map[string]string{"the owner's user data": userDataSecret, "the guest's host key": strings.TrimSpace(private)}, u.id("deb"))
+	nowhere(w, traffic, map[string]string{"the owner's user data": userDataSecret, "the console's password": consolePassword, "the guest's host key": strings.TrimSpace(private)}, u.id("deb"))
 }
 
 // tool runs a program as the tenant and returns its output.
@@ -182,6 +188,34 @@ func (u *user) hostKeys() {
 	if r := u.try("ssh", "-F", "wrong.conf", "-o", "BatchMode=yes", "-o", "HostKeyAlgorithms=ssh-ed25519", "deb.uvbond", "true"); r.Code != 255 || !contains(r.Stderr, "Host key verification failed") {
 		u.Errorf("ssh took a guest with another key: %s", r)
 	}
+}
+
+// consoleSize: who logs in on the serial console has a shell that knows the terminal's size, and learns at
+// the next prompt when it changes.
+func (u *user) consoleSize() {
+	u.Helper()
+	d := ttytest.Start(u, u.tenant.Command(u.Context(), "vm", "console", "deb"))
+	d.Resize(137, 53)
+	d.Expect("deb login: ")
+	d.Keys("deploy\r")
+	d.Expect("Password: ")
+	d.Keys(consolePassword + "\r")
+	d.Expect("$ ")
+	d.Keys("stty size\r")
+	d.Expect("53 137\r\n")
+	d.Expect("$ ")
+	d.Resize(100, 30)
+	for known := false; !known; known = strings.Contains(d.Expect(" (you) ---"), "100x30") {
+		d.Keys("~#")
+	}
+	d.Keys("\r")
+	d.Expect("$ ")
+	d.Keys("stty size; echo $COLUMNS\r")
+	d.Expect("30 100\r\n100\r\n")
+	d.Keys("exit\r")
+	d.Expect("deb login: ")
+	d.Keys("~.")
+	d.Leaves(exitDone)
 }
 
 // ownTools: what an owner has uses the channel by ssh's configuration.
