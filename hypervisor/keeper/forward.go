@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/uvbond/uvbond/channel"
@@ -36,8 +37,14 @@ func persist(ctx context.Context, dial forward.Dialer) (net.Conn, error) {
 		attempt, cancel := context.WithTimeout(ctx, patience)
 		conn, err := dial(attempt)
 		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || ctx.Err() != nil || !undecided(err) {
 			return conn, err
 		}
 	}
+}
+
+// undecided tells an attempt that ran out of its time. Of the context's timer and the
+// socket's, whichever is first names the error.
+func undecided(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -68,12 +69,23 @@ func TestPersist(t *testing.T) {
 			t.Errorf("%v, %v, %d attempts", c, err, attempts)
 		}
 	})
+	// The socket's timer may be faster than the context's.
+	attempts := 0
+	c, err := persist(t.Context(), func(context.Context) (net.Conn, error) {
+		if attempts++; attempts < 3 {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+		}
+		return new(net.TCPConn), nil
+	})
+	if c == nil || err != nil || attempts != 3 {
+		t.Errorf("%v, %v after %d attempts", c, err, attempts)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	attempts := 0
+	attempts = 0
 	_, err = persist(t.Context(), func(ctx context.Context) (net.Conn, error) {
 		attempts++
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
