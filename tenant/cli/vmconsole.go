@@ -78,7 +78,7 @@ connection broke, with --no-reattach.`,
 	}
 	c.Flags().StringVarP(&f.escape, "escape", "e", "~", "escape character: one character, ^X, or none")
 	c.Flags().StringVar(&f.scrollback, "scrollback", "all", "how much of what was printed before is shown: a size such as 4KiB, all, or none")
-	c.Flags().BoolVarP(&f.readOnly, "read-only", "r", false, "look on, do not type")
+	c.Flags().BoolVarP(&f.readOnly, "read-only", "r", false, "look on, do not type; what is piped in is not read, and it goes on until the instance ends")
 	c.Flags().BoolVar(&f.take, "take", false, "take the typing from whoever has it")
 	c.Flags().BoolVar(&f.noReattach, "no-reattach", false, "end when the connection breaks")
 	c.Flags().BoolVar(&f.safe, "safe", false, "leave out the VM's control sequences")

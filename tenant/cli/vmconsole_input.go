@@ -97,7 +97,7 @@ func (v *consoleView) run(ctx context.Context) error {
 	defer close(stop)
 	if v.tty != nil {
 		signals := make(chan os.Signal, 4)
-		signal.Notify(signals, syscall.SIGWINCH, syscall.SIGCONT)
+		signal.Notify(signals, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGQUIT)
 		defer signal.Stop(signals)
 		v.session.Resize(v.size()) // it may have changed before anybody listened
 		watching.Go(func() { v.watch(signals, stop) })
@@ -121,8 +121,13 @@ func (v *consoleView) watch(signals <-chan os.Signal, stop <-chan struct{}) {
 	for {
 		select {
 		case s := <-signals:
-			if s == syscall.SIGCONT {
+			switch s {
+			case syscall.SIGCONT:
 				_ = v.tty.enter()
+			case syscall.SIGQUIT: // the runtime ends the program where it stands
+				v.tty.restore()
+				signal.Reset(syscall.SIGQUIT)
+				_ = syscall.Kill(os.Getpid(), syscall.SIGQUIT)
 			}
 			v.session.Resize(v.size())
 		case <-stop:

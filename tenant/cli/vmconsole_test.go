@@ -295,6 +295,10 @@ func TestConsoleSignals(t *testing.T) {
 	}
 	d := sitDown(t)
 	d.Expect("console of web1")
+	d.Signal(syscall.SIGQUIT)
+	d.Leaves(2) // with the stacks of Go's runtime
+	d = sitDown(t)
+	d.Expect("console of web1")
 	d.Signal(syscall.SIGSTOP)
 	d.Reset() // as a shell does
 	d.Signal(syscall.SIGCONT)
