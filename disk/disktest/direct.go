@@ -28,6 +28,9 @@ func FindDirectDir(t testing.TB) string {
 		return dir
 	}
 	beside, err := os.MkdirTemp(".", ".direct-*")
+	if err == nil {
+		beside, err = filepath.Abs(beside) // for other processes
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uvbond/uvbond/disk"
+	"github.com/uvbond/uvbond/disk/disktest"
 	"github.com/uvbond/uvbond/hypervisor/machine/machinetest"
 	"github.com/uvbond/uvbond/qmp"
 )
@@ -16,11 +17,11 @@ func TestDirectIO(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.DirectIO = true
 	w.restart(nil)
-	b := w.bonded("root")
+	b := w.bondedIn(disktest.DirectDir(t), "root")
 	offered := b.files()
 	again, err := disk.Direct(offered["root"], 4096)
 	if err != nil {
-		t.Skipf("the folder for temporary files cannot do direct I/O: %v; set TMPDIR to a folder on a disk", err)
+		t.Fatal(err)
 	}
 	again.Close()
 	if err := b.launch(offered); err != nil {

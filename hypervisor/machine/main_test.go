@@ -113,8 +113,13 @@ type bonded struct {
 // bonded registers a VM with disks of these names.
 func (w *world) bonded(names ...string) *bonded {
 	w.t.Helper()
+	return w.bondedIn(w.t.TempDir(), names...)
+}
+
+// bondedIn puts the disks into a folder.
+func (w *world) bondedIn(dir string, names ...string) *bonded {
+	w.t.Helper()
 	b := &bonded{w: w, paths: map[string]string{}}
-	dir := w.t.TempDir()
 	for _, n := range names {
 		path, d := machinetest.NewDisk(w.t, dir, n)
 		b.disks, b.paths[n] = append(b.disks, d), path
